@@ -1,0 +1,581 @@
+//! Inbound: bytes from the socket (or from TLS) in, messages and control frames out.
+//!
+//! Before this comes the read; after it, the session looks at control frames and the handler gets
+//! the messages. The decoder works in the caller's buffer: a message that lies in it whole, which
+//! is nearly every one, is handed out as a slice of it. Only what is cut by the end of the buffer,
+//! or spread over several frames, is gathered in an [`Assembly`], which comes from a [`Pool`] and
+//! returns to it as soon as the message was delivered, so that an idle connection owns no buffer.
+//!
+//! The decoder always takes all of its input: `None` means that everything was taken and more is
+//! needed. A good message in front of a bad frame is delivered first; the error comes with the next
+//! call, and sticks.
+
+use super::Role;
+use super::buffer::MessageBuffer;
+use super::close::CloseFrame;
+use super::error::ProtocolError;
+use super::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LENGTH, OpCode};
+use super::mask;
+use super::utf8;
+
+/// What arrived: a complete message, or a control frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A text message, valid UTF-8.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+    /// A Ping with its payload, at most 125 bytes.
+    Ping(&'a [u8]),
+    /// A Pong with its payload, at most 125 bytes.
+    Pong(&'a [u8]),
+    /// A Close frame, with its code and reason if it has them. Nothing is decoded behind it.
+    Close(Option<CloseFrame<'a>>),
+}
+
+/// Limits on what a peer may send, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest payload of one frame.
+    pub max_frame: u64,
+    /// Longest message, all its frames together.
+    pub max_message: u64,
+}
+
+impl Default for Limits {
+    /// 64 MiB for both.
+    fn default() -> Self {
+        Self {
+            max_frame: 64 << 20,
+            max_message: 64 << 20,
+        }
+    }
+}
+
+/// Sees every frame header as it is decoded, with as much of the payload as lies behind it in the
+/// same buffer (still masked if it was). For the trace; `()` looks away.
+pub trait Observer {
+    /// A frame begins.
+    fn frame(&mut self, header: &FrameHeader, payload: &[u8]);
+    /// A message in several frames is complete.
+    fn completed(&mut self, opcode: OpCode, message: &[u8]);
+}
+
+impl Observer for () {
+    #[inline(always)]
+    fn frame(&mut self, _: &FrameHeader, _: &[u8]) {}
+    #[inline(always)]
+    fn completed(&mut self, _: OpCode, _: &[u8]) {}
+}
+
+/// Frames in, events out; the inbound half of a connection.
+pub struct Decoder {
+    /// What is incomplete. `None` between messages, when nothing is cut.
+    assembly: Option<Box<Assembly>>,
+    role: Role,
+    /// No more frames: after a Close frame or an error.
+    ended: bool,
+    limits: Limits,
+    error: Option<ProtocolError>,
+}
+
+/// An incomplete header, frame or message.
+struct Assembly {
+    header: [u8; MAX_HEADER_LENGTH],
+    /// Bytes of `header` that have arrived; zero when a frame's payload is awaited, or nothing.
+    header_length: usize,
+    /// The frame whose payload is still arriving.
+    frame: Option<PartialFrame>,
+    /// The message under way: what its first frame said.
+    kind: Option<MessageKind>,
+    message: MessageBuffer,
+    control: [u8; MAX_CONTROL_PAYLOAD],
+    control_length: usize,
+    /// The message was handed out; the assembly is free at the next call.
+    delivered: bool,
+}
+
+#[derive(Clone, Copy)]
+struct PartialFrame {
+    header: FrameHeader,
+    /// Payload bytes that have arrived.
+    received: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MessageKind {
+    Text,
+    Binary,
+}
+
+/// Assemblies to reuse, shared by the connections of a reactor, so that none is allocated in the
+/// steady state.
+pub struct Pool {
+    // Boxed on purpose: a connection holds a thin pointer, and the box itself is what is reused.
+    #[allow(clippy::vec_box)]
+    free: Vec<Box<Assembly>>,
+    retained: usize,
+    max_retained: usize,
+}
+
+/// An assembly with a larger buffer is not kept: one large message must not hold its memory.
+const MAX_RETAINED_BUFFER: usize = 2 << 20;
+
+impl Default for Pool {
+    /// Keeps at most 4 MiB of unused buffers.
+    fn default() -> Self {
+        Self::new(4 << 20)
+    }
+}
+
+impl Pool {
+    /// A pool that keeps unused buffers of at most `max_retained` bytes in all.
+    pub const fn new(max_retained: usize) -> Self {
+        Self {
+            free: Vec::new(),
+            retained: 0,
+            max_retained,
+        }
+    }
+
+    /// Bytes of memory that lie unused in the pool.
+    pub fn retained(&self) -> usize {
+        self.retained
+    }
+
+    fn take(&mut self) -> Box<Assembly> {
+        let Some(assembly) = self.free.pop() else {
+            return Box::new(Assembly::new());
+        };
+        self.retained -= assembly.memory();
+        assembly
+    }
+
+    fn give(&mut self, mut assembly: Box<Assembly>) {
+        let memory = assembly.memory();
+        if memory <= MAX_RETAINED_BUFFER && self.retained + memory <= self.max_retained {
+            assembly.reset();
+            self.retained += memory;
+            self.free.push(assembly);
+        }
+    }
+}
+
+impl Assembly {
+    fn new() -> Self {
+        Self {
+            header: [0; MAX_HEADER_LENGTH],
+            header_length: 0,
+            frame: None,
+            kind: None,
+            message: MessageBuffer::default(),
+            control: [0; MAX_CONTROL_PAYLOAD],
+            control_length: 0,
+            delivered: false,
+        }
+    }
+
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.message.capacity()
+    }
+
+    fn reset(&mut self) {
+        self.message.clear();
+        self.header_length = 0;
+        self.frame = None;
+        self.kind = None;
+        self.control_length = 0;
+        self.delivered = false;
+    }
+
+    /// Nothing incomplete in it?
+    fn is_idle(&self) -> bool {
+        self.header_length == 0 && self.frame.is_none() && self.kind.is_none()
+    }
+
+    /// Takes what `input` has of the header under way. `None`: it is still incomplete.
+    fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<FrameHeader>, ProtocolError> {
+        if self.header_length == 0
+            && let Some((header, length)) = FrameHeader::parse(input)?
+        {
+            *input = &input[length..];
+            return Ok(Some(header));
+        }
+        while let Some((&byte, rest)) = input.split_first() {
+            self.header[self.header_length] = byte;
+            self.header_length += 1;
+            *input = rest;
+            // Byte by byte, so that nothing behind the header is taken: at most 13 times, for the
+            // one header that the end of a read has cut.
+            if let Some((header, _)) = FrameHeader::parse(&self.header[..self.header_length])? {
+                self.header_length = 0;
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes what `input` has of the payload of `frame`; true when it is complete.
+    fn take_payload(
+        &mut self,
+        frame: &mut PartialFrame,
+        input: &mut &[u8],
+    ) -> Result<bool, ProtocolError> {
+        let missing = frame.header.payload_length - frame.received;
+        let length =
+            usize::try_from(missing).map_or(input.len(), |missing| missing.min(input.len()));
+        let (payload, rest) = input.split_at(length);
+        *input = rest;
+        if frame.header.opcode.is_control() {
+            let end = self.control_length + length;
+            copy_unmasked(&mut self.control[self.control_length..end], payload, frame);
+            self.control_length = end;
+        } else {
+            let room = &mut self.message.room(length)[..length];
+            copy_unmasked(room, payload, frame);
+            self.message.advance(length);
+            if self.kind == Some(MessageKind::Text) {
+                // RFC 6455 §8.1; at once and not at the end, so that bad text ends the connection
+                // before all of it was received.
+                self.message
+                    .validate()
+                    .map_err(ProtocolError::InvalidUtf8)?;
+            }
+        }
+        frame.received += length as u64;
+        Ok(frame.received == frame.header.payload_length)
+    }
+}
+
+/// Copies the next piece of a frame's payload, unmasked if a client masked it.
+fn copy_unmasked(destination: &mut [u8], payload: &[u8], frame: &PartialFrame) {
+    match frame.header.mask {
+        None => destination.copy_from_slice(payload),
+        Some(key) => mask::copy(destination, payload, rotated(key, frame.received)),
+    }
+}
+
+/// The key as it stands at byte `offset` of the payload.
+fn rotated(key: mask::MaskKey, offset: u64) -> mask::MaskKey {
+    // The key repeats every four bytes, so the low bits are all that counts.
+    mask::rotate(key, (offset & 3) as usize)
+}
+
+impl Decoder {
+    /// A decoder for the frames that the peer of a `role` sends.
+    pub const fn new(role: Role, limits: Limits) -> Self {
+        Self {
+            assembly: None,
+            role,
+            ended: false,
+            limits,
+            error: None,
+        }
+    }
+
+    /// Decodes the next event from `input`, which is moved behind what was taken.
+    ///
+    /// `None` means that all of `input` was taken and more is needed. Bytes behind a Close frame
+    /// are taken and dropped (RFC 6455 §1.4: "any further data received" is discarded).
+    ///
+    /// # Errors
+    /// The first violation of the protocol or of a limit. It sticks: every later call returns it.
+    #[inline]
+    pub fn decode<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+        pool: &mut Pool,
+        observer: &mut impl Observer,
+    ) -> Result<Option<Event<'a>>, ProtocolError> {
+        if self.assembly.is_some() {
+            self.recycle(pool);
+        }
+        if self.assembly.is_none() && !self.ended && self.role == Role::Client {
+            let bytes = *input;
+            if let Some((header, start)) = FrameHeader::parse(bytes).map_err(|e| self.fail(e))?
+                && header.mask.is_none()
+                && !header.rsv1
+                && header.payload_length <= self.limits.max_frame.min(self.limits.max_message)
+                && header.payload_length <= (bytes.len() - start) as u64
+            {
+                // The conversion is exact: the payload lies in `bytes`.
+                #[allow(clippy::cast_possible_truncation)]
+                let end = start + header.payload_length as usize;
+                match (header.opcode, header.fin) {
+                    (OpCode::Text, true) => {
+                        let payload = &bytes[start..end];
+                        *input = &bytes[end..];
+                        observer.frame(&header, payload);
+                        return match utf8::validate(payload) {
+                            Ok(text) => Ok(Some(Event::Text(text))),
+                            Err(error) => Err(self.fail(ProtocolError::InvalidUtf8(error))),
+                        };
+                    }
+                    (OpCode::Binary, true) => {
+                        let payload = &bytes[start..end];
+                        *input = &bytes[end..];
+                        observer.frame(&header, payload);
+                        return Ok(Some(Event::Binary(payload)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.decode_any(input, pool, observer)
+    }
+
+    /// Everything that is not a whole, unfragmented data frame.
+    fn decode_any<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+        pool: &mut Pool,
+        observer: &mut impl Observer,
+    ) -> Result<Option<Event<'a>>, ProtocolError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if self.ended {
+            *input = &[];
+            return Ok(None);
+        }
+        match self.advance(input, pool, observer) {
+            Ok(None) => {
+                if self.assembly.as_ref().is_some_and(|a| a.is_idle()) {
+                    pool.give(self.assembly.take().expect("is some"));
+                }
+                Ok(None)
+            }
+            Ok(Some(frame)) => self.finish_frame(frame, observer),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Returns the assembly of a message that was handed out.
+    fn recycle(&mut self, pool: &mut Pool) {
+        let Some(assembly) = &mut self.assembly else {
+            return;
+        };
+        if assembly.delivered {
+            assembly.delivered = false;
+            assembly.message.clear();
+            assembly.kind = None;
+        }
+        if assembly.frame.is_none() {
+            // A control frame that was handed out.
+            assembly.control_length = 0;
+        }
+        if assembly.is_idle() {
+            pool.give(self.assembly.take().expect("is some"));
+        }
+    }
+
+    fn fail(&mut self, error: ProtocolError) -> ProtocolError {
+        self.ended = true;
+        self.error = Some(error);
+        error
+    }
+
+    /// Takes input until a frame that ends an event is complete; returns its header.
+    fn advance(
+        &mut self,
+        input: &mut &[u8],
+        pool: &mut Pool,
+        observer: &mut impl Observer,
+    ) -> Result<Option<FrameHeader>, ProtocolError> {
+        let (role, limits) = (self.role, self.limits);
+        loop {
+            if input.is_empty() && self.assembly.is_none() {
+                return Ok(None);
+            }
+            let assembly = self.assembly.get_or_insert_with(|| pool.take());
+            let mut frame = match assembly.frame.take() {
+                Some(frame) => frame,
+                None => match assembly.take_header(input)? {
+                    None => return Ok(None),
+                    Some(header) => {
+                        check(&header, role, &limits, assembly)?;
+                        let length = header.payload_length.min(input.len() as u64);
+                        // Exact: not more than `input` has.
+                        #[allow(clippy::cast_possible_truncation)]
+                        observer.frame(&header, &input[..length as usize]);
+                        match header.opcode {
+                            OpCode::Text => assembly.kind = Some(MessageKind::Text),
+                            OpCode::Binary => assembly.kind = Some(MessageKind::Binary),
+                            _ => {}
+                        }
+                        PartialFrame {
+                            header,
+                            received: 0,
+                        }
+                    }
+                },
+            };
+            if !assembly.take_payload(&mut frame, input)? {
+                assembly.frame = Some(frame);
+                return Ok(None);
+            }
+            if frame.header.fin {
+                return Ok(Some(frame.header));
+            }
+        }
+    }
+
+    /// The event that a complete, final frame makes.
+    fn finish_frame(
+        &mut self,
+        header: FrameHeader,
+        observer: &mut impl Observer,
+    ) -> Result<Option<Event<'_>>, ProtocolError> {
+        if header.opcode == OpCode::Close {
+            self.ended = true;
+        }
+        let Self {
+            assembly,
+            error,
+            ended,
+            ..
+        } = self;
+        let assembly = assembly.as_mut().expect("a frame was just taken into it");
+        let control = &assembly.control[..assembly.control_length];
+        let event = match header.opcode {
+            OpCode::Ping => Ok(Event::Ping(control)),
+            OpCode::Pong => Ok(Event::Pong(control)),
+            OpCode::Close => CloseFrame::parse(control).map(Event::Close),
+            opcode => {
+                assembly.delivered = true;
+                if opcode == OpCode::Continuation {
+                    let first = match assembly.kind {
+                        Some(MessageKind::Text) => OpCode::Text,
+                        _ => OpCode::Binary,
+                    };
+                    observer.completed(first, assembly.message.as_slice());
+                }
+                if assembly.kind == Some(MessageKind::Text) {
+                    assembly
+                        .message
+                        .as_str()
+                        .map(Event::Text)
+                        .map_err(ProtocolError::InvalidUtf8)
+                } else {
+                    Ok(Event::Binary(assembly.message.as_slice()))
+                }
+            }
+        };
+        event.map(Some).inspect_err(|first| {
+            *ended = true;
+            *error = Some(*first);
+        })
+    }
+
+    /// Room in the message under way, when so much of a frame is missing that receiving straight
+    /// into it saves a copy: the socket may write there, and [`received`](Self::received) says how
+    /// much it wrote. Never longer than what the frame lacks.
+    pub fn room(&mut self) -> Option<&mut [u8]> {
+        let assembly = self.assembly.as_mut()?;
+        let frame = assembly.frame.as_ref()?;
+        if self.ended || frame.header.opcode.is_control() {
+            return None;
+        }
+        let missing = frame.header.payload_length - frame.received;
+        if missing < LEAST_ROOM as u64 {
+            return None;
+        }
+        // Memory grows with what arrived, never with what the header declares (pitfall 1): the room
+        // is as large as what is there already, so that the buffer doubles.
+        let room = assembly.message.len().max(LEAST_ROOM);
+        let room = usize::try_from(missing).map_or(room, |missing| missing.min(room));
+        Some(&mut assembly.message.room(room)[..room])
+    }
+
+    /// Takes `length` bytes that were written into [`room`](Self::room) as payload. If they
+    /// complete a message, the next [`decode`](Self::decode) returns it, with whatever input.
+    ///
+    /// # Errors
+    /// Text that is not UTF-8.
+    ///
+    /// # Panics
+    /// When there was no room of that length.
+    pub fn received(&mut self, length: usize) -> Result<(), ProtocolError> {
+        let assembly = self.assembly.as_mut().expect("there was room");
+        let frame = assembly.frame.as_mut().expect("there was room");
+        let start = assembly.message.len();
+        assembly.message.advance(length);
+        if let Some(key) = frame.header.mask {
+            let payload = assembly.message.unvalidated_from(start);
+            mask::apply(payload, rotated(key, frame.received));
+        }
+        frame.received += length as u64;
+        assert!(frame.received <= frame.header.payload_length);
+        if assembly.kind == Some(MessageKind::Text)
+            && let Err(error) = assembly.message.validate()
+        {
+            return Err(self.fail(ProtocolError::InvalidUtf8(error)));
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory held for what is incomplete.
+    pub fn memory(&self) -> usize {
+        self.assembly
+            .as_ref()
+            .map_or(0, |assembly| assembly.memory())
+    }
+}
+
+/// With less of a frame missing than this, in bytes, it goes through the shared buffer: the copy is
+/// cheaper than a read of its own.
+const LEAST_ROOM: usize = 4096;
+
+/// Is this frame allowed here?
+fn check(
+    header: &FrameHeader,
+    role: Role,
+    limits: &Limits,
+    assembly: &Assembly,
+) -> Result<(), ProtocolError> {
+    // RFC 6455 §5.1: "A client MUST close a connection if it detects a masked frame." and "The
+    // server MUST close the connection upon receiving a frame that is not masked."
+    match (role, header.mask) {
+        (Role::Client, Some(_)) => return Err(ProtocolError::MaskedFrame),
+        (Role::Server, None) => return Err(ProtocolError::UnmaskedFrame),
+        _ => {}
+    }
+    // RFC 6455 §5.2: RSV1 "MUST be 0 unless an extension is negotiated that defines meanings".
+    if header.rsv1 {
+        return Err(ProtocolError::ReservedBits(4));
+    }
+    let length = header.payload_length;
+    if header.opcode.is_control() {
+        // RFC 6455 §5.5: "All control frames MUST have a payload length of 125 bytes or less and
+        // MUST NOT be fragmented."
+        if !header.fin {
+            return Err(ProtocolError::FragmentedControl);
+        }
+        if length > MAX_CONTROL_PAYLOAD as u64 {
+            return Err(ProtocolError::ControlTooLong);
+        }
+        return Ok(());
+    }
+    // RFC 6455 §5.4: "The fragments of one message MUST NOT be interleaved between the fragments
+    // of another message".
+    match (header.opcode, assembly.kind) {
+        (OpCode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
+        (OpCode::Text | OpCode::Binary, Some(_)) => return Err(ProtocolError::InterruptedMessage),
+        _ => {}
+    }
+    if length > limits.max_frame {
+        let limit = limits.max_frame;
+        return Err(ProtocolError::FrameTooLarge { length, limit });
+    }
+    // Compared as 64-bit numbers that cannot overflow: a length has 63 bits.
+    let length = length + assembly.message.len() as u64;
+    if length > limits.max_message {
+        let limit = limits.max_message;
+        return Err(ProtocolError::MessageTooLarge { length, limit });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "decoder_tests.rs"]
+mod tests;

@@ -1,0 +1,126 @@
+//! Outbound: a payload in, frame bytes out, copied and masked in one pass.
+//!
+//! Before this comes the session, which decides what may be sent; after it the bytes go into the
+//! turn's output buffer and from there, in one write, to the socket. The masking key of each frame
+//! comes from the caller, who owns the entropy.
+
+use super::Role;
+use super::buffer::Buffer;
+use super::frame::{FrameHeader, MAX_HEADER_LENGTH, OpCode};
+use super::mask::{self, MaskKey};
+
+/// Payloads are encoded in pieces of this many bytes, so that a piece is still in the nearest cache
+/// when it is written to the socket.
+pub const PIECE: usize = 64 * 1024;
+
+/// One frame on its way out, payload first to last, in as many pieces as the caller likes.
+pub struct FrameWriter<'p> {
+    payload: &'p [u8],
+    key: Option<MaskKey>,
+    written: usize,
+}
+
+impl<'p> FrameWriter<'p> {
+    /// Writes the header into `out` and holds the payload ready.
+    ///
+    /// `key` is the masking key. RFC 6455 §5.3: it "needs to be unpredictable", "a fresh" one for
+    /// every frame, "derived from a strong source of entropy". A server's frames are not masked,
+    /// and the key is not used.
+    #[inline]
+    pub fn begin(
+        role: Role,
+        fin: bool,
+        opcode: OpCode,
+        payload: &'p [u8],
+        key: MaskKey,
+        out: &mut Buffer,
+    ) -> Self {
+        let mask = match role {
+            Role::Client => Some(key),
+            Role::Server => None,
+        };
+        let header = FrameHeader {
+            fin,
+            rsv1: false,
+            opcode,
+            mask,
+            payload_length: payload.len() as u64,
+        };
+        let room = out.room(MAX_HEADER_LENGTH);
+        let room = room.first_chunk_mut().expect("the room is that long");
+        let length = header.encode(room);
+        out.advance(length);
+        Self {
+            payload,
+            key: mask,
+            written: 0,
+        }
+    }
+
+    /// Writes the next piece of the payload into `out`; false when the payload is all written.
+    #[inline]
+    pub fn write_piece(&mut self, out: &mut Buffer) -> bool {
+        let rest = &self.payload[self.written..];
+        let piece = &rest[..rest.len().min(PIECE)];
+        let room = &mut out.room(piece.len())[..piece.len()];
+        match self.key {
+            // A piece is a multiple of four bytes, and so the key needs no rotating.
+            Some(key) => mask::copy(room, piece, key),
+            None => room.copy_from_slice(piece),
+        }
+        out.advance(piece.len());
+        self.written += piece.len();
+        self.written < self.payload.len()
+    }
+}
+
+const _: () = assert!(PIECE.is_multiple_of(4));
+
+/// Writes a whole frame into `out`.
+#[inline]
+pub fn encode(
+    role: Role,
+    fin: bool,
+    opcode: OpCode,
+    payload: &[u8],
+    key: MaskKey,
+    out: &mut Buffer,
+) {
+    let mut frame = FrameWriter::begin(role, fin, opcode, payload, key, out);
+    while frame.write_piece(out) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::decoder::{Decoder, Event, Limits, Pool};
+
+    /// What the other role decodes is what was encoded, around every boundary of length and piece.
+    #[test]
+    fn round_trips_through_the_other_role() {
+        for (from, to) in [(Role::Client, Role::Server), (Role::Server, Role::Client)] {
+            for length in [0, 1, 125, 126, 65_535, 65_536, PIECE + 3, 2 * PIECE] {
+                let payload: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+                let mut out = Buffer::new();
+                let key = [1, 2, 3, 4];
+                encode(from, true, OpCode::Binary, &payload, key, &mut out);
+                let mut decoder = Decoder::new(to, Limits::default());
+                let mut input = out.as_slice();
+                let event = decoder.decode(&mut input, &mut Pool::default(), &mut ());
+                assert_eq!(event, Ok(Some(Event::Binary(&payload))));
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_masks_with_the_key_given() {
+        let mut out = Buffer::new();
+        // The masked "Hello" of RFC 6455 §5.7.
+        let key = [0x37, 0xfa, 0x21, 0x3d];
+        encode(Role::Client, true, OpCode::Text, b"Hello", key, &mut out);
+        let expected = [
+            0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
+        ];
+        assert_eq!(out.as_slice(), expected);
+    }
+}
