@@ -56,7 +56,7 @@ pub struct Frame<'a> {
     /// Payload length in bytes, as declared.
     pub length: u64,
     /// Payload from its beginning, as far as there is any; the event keeps what fits.
-    /// Empty to record the header only, see [`Level::shown`].
+    /// Empty to record the header only, see [`Level::shown`](super::Level::shown).
     pub payload: &'a [u8],
 }
 

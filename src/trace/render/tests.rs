@@ -37,7 +37,7 @@ fn connecting() -> Vec<Sample> {
         ),
         (
             Event::resolved(1, ID, 2, "192.0.2.1:443"),
-            "resolved the host's name to 2 addresses, first 192.0.2.1:443",
+            "resolved the name to 2 addresses, first 192.0.2.1:443",
             r#""addresses":2,"address":"192.0.2.1:443""#,
         ),
         (
