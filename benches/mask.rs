@@ -48,7 +48,7 @@ fn copy(criterion: &mut Criterion) {
                     black_box(&mut *destination),
                     black_box(source),
                     black_box(KEY),
-                )
+                );
             });
         });
         for implementation in mask::implementations() {
@@ -58,7 +58,7 @@ fn copy(criterion: &mut Criterion) {
                         black_box(&mut *destination),
                         black_box(source),
                         black_box(KEY),
-                    )
+                    );
                 });
             });
         }

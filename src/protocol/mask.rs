@@ -8,9 +8,9 @@
 //! > Octet i of the transformed data ("transformed-octet-i") is the XOR of octet i of the original
 //! > data ("original-octet-i") with octet at index i modulo 4 of the masking key
 //!
-//! The algorithm is written once, in [`apply_blocks`] and [`copy_blocks`], as plain loops that the
+//! The algorithm is written once, in `apply_blocks` and `copy_blocks`, as plain loops that the
 //! compiler vectorises. Thin wrappers compile it for each instruction set, and one of them is chosen
-//! at run time. Payloads up to [`SHORT`] bytes are done before that choice is made.
+//! at run time. Payloads up to `SHORT` bytes are done before that choice is made.
 #![allow(
     unsafe_code,
     reason = "calling a function compiled for a detected instruction set"
@@ -41,8 +41,10 @@ const CACHE_LINE: usize = 64;
 #[inline]
 #[must_use]
 pub const fn rotate(key: MaskKey, offset: usize) -> MaskKey {
-    let bits = 8 * (offset % 4) as u32;
-    u32::from_le_bytes(key).rotate_right(bits).to_le_bytes()
+    let bytes = offset.to_le_bytes()[0] % 4;
+    u32::from_le_bytes(key)
+        .rotate_right(8 * bytes as u32)
+        .to_le_bytes()
 }
 
 /// Masks or unmasks `bytes` in place; `key[0]` goes with `bytes[0]`.
@@ -442,7 +444,7 @@ mod tests {
     /// Bytes in which no stretch looks like the next.
     fn payload(length: usize) -> Vec<u8> {
         (0..length as u64)
-            .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
+            .map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0])
             .collect()
     }
 
@@ -458,7 +460,7 @@ mod tests {
                 implementation.name(),
                 Box::new(move |bytes, key| implementation.apply(bytes, key)),
                 Box::new(move |destination, source, key| {
-                    implementation.copy(destination, source, key)
+                    implementation.copy(destination, source, key);
                 }),
             ));
         }
