@@ -40,7 +40,7 @@ pub fn encode_array<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] 
         assert!(
             M == encoded_len(N),
             "the array does not fit the encoded text"
-        )
+        );
     };
     let mut text = [0u8; M];
     for (place, group) in text.as_chunks_mut::<4>().0.iter_mut().zip(bytes.chunks(3)) {

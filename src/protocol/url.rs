@@ -742,7 +742,7 @@ mod tests {
             Url::parse(&format!("ws://a{label}.com")),
             Err(UrlError::BadHost)
         );
-        let name = vec![label.as_str(); 4].join(".");
+        let name = [label.as_str(); 4].join(".");
         assert!(Url::parse(&format!("ws://{}", &name[..MAX_HOST_BYTES])).is_ok());
         assert_eq!(
             Url::parse(&format!("ws://{}", &name[..MAX_HOST_BYTES + 1])),
