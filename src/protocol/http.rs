@@ -411,7 +411,8 @@ fn parse_field(line: &str) -> Result<(&str, &str), MalformedHead> {
     if !is_token(name) {
         return Err(MalformedHead::NameNotToken);
     }
-    // RFC 9112 §5.1: "The OWS [...] is excluded by parsers when extracting the field line value".
+    // RFC 9112 §5.1: "OWS occurring before the first non-whitespace octet of the field line value,
+    // or after the last [...], is excluded by parsers when extracting the field line value".
     Ok((name, trim_whitespace(value)))
 }
 
@@ -594,6 +595,15 @@ mod tests {
             check(&parser.receive(ANSWER.as_bytes()).unwrap().head.unwrap());
             assert_eq!(parser.received(), 0);
         }
+    }
+
+    /// A server that speaks TLS, SSH or SMTP may wait for us without ever ending a line.
+    #[test]
+    fn another_protocol_is_found_out_before_its_first_line_ends() {
+        let error = Err(HeadError::Malformed(MalformedHead::StartLine));
+        assert_eq!(feed(&[b"\x15\x03\x01"]), error);
+        assert_eq!(feed(&[b"HT", b"T", b"X"]), error);
+        assert_eq!(feed(&[b"HT", b"T", b"P"]), Ok(None));
     }
 
     #[test]

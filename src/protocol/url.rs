@@ -308,8 +308,12 @@ impl Builder {
 
     fn push_path(&mut self, path: &str) -> Result<(), UrlError> {
         let start = self.text.len();
-        // RFC 6455 §3: the resource name is "/" if the path component is empty, then the path, then
-        // "?" and the query if there is one.
+        // RFC 6455 §3 puts the resource name together from "/" if the path is empty, the path, and
+        // "?" with the query if that is not empty.
+        let path = match path.split_once('?') {
+            Some((path, "")) => path,
+            _ => path,
+        };
         if !path.starts_with('/') {
             self.text.push('/');
         }
@@ -526,7 +530,7 @@ mod tests {
             ),
             ("ws://h:00080/", "ws://h/", "h", 80, "h", "/"),
             ("ws://h?q=1", "ws://h/?q=1", "h", 80, "h", "/?q=1"),
-            ("ws://h/?", "ws://h/?", "h", 80, "h", "/?"),
+            ("ws://h/?", "ws://h/", "h", 80, "h", "/"),
             (
                 "ws://h/a?b?c/d@e",
                 "ws://h/a?b?c/d@e",

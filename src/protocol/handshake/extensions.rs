@@ -27,8 +27,8 @@ pub struct Extension<'a> {
     pub params: Vec<(&'a str, Option<Cow<'a, str>>)>,
 }
 
-/// Parses the value of a `Sec-WebSocket-Extensions` header. Empty list elements are skipped, so an
-/// empty value is an empty list.
+/// Parses the value of a `Sec-WebSocket-Extensions` header. Empty list elements are skipped; at
+/// least one extension comes back.
 ///
 /// ```
 /// use websockex::protocol::handshake::parse_extensions;
@@ -48,7 +48,13 @@ pub fn parse_extensions(value: &str) -> Result<Vec<Extension<'_>>, ExtensionErro
     loop {
         while cursor.take(',') {}
         if cursor.at_end() {
-            return Ok(list);
+            // RFC 2616 §2.1: "where at least one element is required, at least one non-null element
+            // MUST be present", and RFC 6455 §9.1 requires one.
+            return if list.is_empty() {
+                Err(ExtensionError::Empty)
+            } else {
+                Ok(list)
+            };
         }
         if list.len() == MAX_EXTENSIONS {
             return Err(ExtensionError::TooManyExtensions);
@@ -148,6 +154,8 @@ impl<'a> Cursor<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExtensionError {
+    /// No extension at all.
+    Empty,
     /// A name or a value is missing or holds characters that no token has.
     NotToken,
     /// Something other than a comma, a semicolon or the end behind an element.
@@ -163,6 +171,7 @@ pub enum ExtensionError {
 impl fmt::Display for ExtensionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Empty => "it names no extension",
             Self::NotToken => "a name or a value is not a token",
             Self::Separator => "a comma or a semicolon is missing",
             Self::UnterminatedQuote => "a quoted value is not closed",
@@ -197,8 +206,6 @@ mod tests {
     #[test]
     fn lists_that_follow_the_grammar() {
         let table = [
-            ("", ""),
-            (" , ,", ""),
             ("foo", "foo"),
             // RFC 6455 §9.1 gives these three.
             ("foo, bar; baz=2", "foo,bar;baz=2"),
@@ -224,6 +231,9 @@ mod tests {
     fn lists_that_do_not() {
         use ExtensionError as E;
         let table = [
+            ("", E::Empty),
+            (" \t", E::Empty),
+            (" , ,", E::Empty),
             (";", E::NotToken),
             ("=", E::NotToken),
             ("a;", E::NotToken),

@@ -7,8 +7,8 @@ use super::{Key, VERSION, parse_extensions};
 use crate::protocol::http::is_token;
 use crate::protocol::url::Url;
 
-/// What the user wants in the request.
-#[derive(Clone, Copy, Debug)]
+/// What the user wants in the request. It has no `Debug`, because its headers hold secrets.
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     /// Gives the request target, `Host`, and `Authorization` if it has a userinfo.
     pub url: &'a Url,
@@ -61,8 +61,9 @@ impl<'a> RequestHead<'a> {
         }
         validate_value(self.origin.unwrap_or_default())?;
         // What follows the grammar is made of tokens and cannot hold a line break.
-        parse_extensions(self.extensions.unwrap_or_default())
-            .map_err(|_| HeaderError::Extensions)?;
+        if let Some(offer) = self.extensions {
+            parse_extensions(offer).map_err(|_| HeaderError::Extensions)?;
+        }
         Ok(())
     }
 

@@ -222,8 +222,10 @@ impl ClientHandshake {
         };
         // 5. "If the response includes a |Sec-WebSocket-Extensions| header field and this header
         // field indicates the use of an extension that was not present in the client's handshake
-        // [...], the client MUST _Fail the WebSocket Connection_."
+        // [...], the client MUST _Fail the WebSocket Connection_." §9.1 says the same of a value
+        // that does not conform to the grammar.
         let answer = parse_extensions(answer).map_err(Misbehaviour::ExtensionsMalformed)?;
+        // Our own offer was checked before it was written; if it does not parse, there was none.
         let offer = parse_extensions(&self.extensions).unwrap_or_default();
         let offered = |name: &str| offer.iter().any(|extension| extension.name == name);
         if answer.iter().all(|extension| offered(extension.name)) {

@@ -103,6 +103,9 @@ impl UpgradeRequest {
         }
         // 8. and 9.: subprotocols and extensions are optional, but they have a form.
         let offered: Vec<&str> = headers.tokens("Sec-WebSocket-Protocol").collect();
+        if offered.is_empty() && headers.first("Sec-WebSocket-Protocol").is_some() {
+            return Err(Misbehaviour::SubprotocolsInvalid);
+        }
         for (index, subprotocol) in offered.iter().enumerate() {
             if !is_token(subprotocol) || offered[..index].contains(subprotocol) {
                 return Err(Misbehaviour::SubprotocolsInvalid);
@@ -154,8 +157,9 @@ impl UpgradeRequest {
         {
             return Err(HeaderError::Subprotocols);
         }
-        parse_extensions(answer.extensions.unwrap_or_default())
-            .map_err(|_| HeaderError::Extensions)?;
+        if let Some(extensions) = answer.extensions {
+            parse_extensions(extensions).map_err(|_| HeaderError::Extensions)?;
+        }
         for (name, value) in answer.headers {
             validate_header(name, value)?;
         }

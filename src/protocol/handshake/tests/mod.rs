@@ -514,6 +514,7 @@ fn the_server_refuses_what_is_no_upgrade() {
         (5, "Sec-WebSocket-Version: 8", M::VersionUnsupported),
         (5, "Sec-WebSocket-Version: 13, 8", M::VersionUnsupported),
         (6, "Sec-WebSocket-Protocol: a, a", M::SubprotocolsInvalid),
+        (6, "Sec-WebSocket-Protocol: ,", M::SubprotocolsInvalid),
         (6, "Sec-WebSocket-Protocol: a b", M::SubprotocolsInvalid),
         (
             8,
