@@ -27,7 +27,7 @@ pub enum HandshakeError {
 /// A final answer other than 101: the server refuses, redirects, or wants something else first.
 ///
 /// RFC 6455 §4.1: "If the status code received from the server is not 101, the client handles the
-/// response per HTTP [RFC2616] procedures." Which ones, is for the caller to say: `Location`, `Retry-After`
+/// response per HTTP \[RFC2616\] procedures." Which ones, is for the caller to say: `Location`, `Retry-After`
 /// and `WWW-Authenticate` are in the headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {

@@ -275,6 +275,49 @@ fn an_end_before_the_head_is_complete() {
     }
 }
 
+/// Every byte of a good answer replaced, removed or doubled. Nothing panics, the pieces the bytes
+/// arrive in make no difference, and what still opens the connection still has the right proof.
+#[test]
+fn every_single_damage_to_an_answer() {
+    let lines = [USUAL, &["Sec-WebSocket-Protocol: chat"]].concat();
+    let bytes = head(&lines);
+    let (mut opened, mut failed) = (0, 0);
+    for index in 0..bytes.len() {
+        let (before, behind) = (&bytes[..index], &bytes[index + 1..]);
+        let byte = bytes[index];
+        let damages: [&[u8]; 12] = [
+            b"",
+            &[byte, byte],
+            &[byte ^ 0x20],
+            &[byte ^ 0x80],
+            b"\0",
+            b"\r",
+            b"\n",
+            b"\r\n",
+            b" ",
+            b":",
+            b",",
+            b"\xff",
+        ];
+        for damage in damages {
+            let damaged = [before, damage, behind].concat();
+            match answer(CHAT, &damaged) {
+                Ok((response, _)) => {
+                    assert_eq!(response.header("Sec-WebSocket-Accept"), Some(ACCEPT));
+                    assert!(response.subprotocol().is_none_or(|chosen| chosen == "chat"));
+                    opened += 1;
+                }
+                Err(_) => failed += 1,
+            }
+        }
+    }
+    // Both happen: the case of a name may change, the proof may not.
+    assert!(
+        opened > 100 && failed > 1000,
+        "{opened} opened, {failed} failed"
+    );
+}
+
 #[test]
 fn every_error_is_a_sentence() {
     use HandshakeError as E;
