@@ -75,7 +75,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    fn opcode(&self) -> OpCode {
+    pub(crate) fn opcode(&self) -> OpCode {
         match self {
             Self::Text(_) => OpCode::Text,
             Self::Binary(_) => OpCode::Binary,
@@ -216,11 +216,7 @@ pub trait Handler: 'static {
     }
 
     /// The connection has ended, or an attempt to open it failed: what now?
-    fn on_disconnect(
-        &mut self,
-        cx: &mut Context<'_>,
-        disconnect: &Disconnect<'_>,
-    ) -> Reconnect {
+    fn on_disconnect(&mut self, cx: &mut Context<'_>, disconnect: &Disconnect<'_>) -> Reconnect {
         let _ = (cx, disconnect);
         Reconnect::ByPolicy
     }
@@ -280,7 +276,8 @@ impl Context<'_> {
     #[inline]
     pub fn send(&mut self, message: Message<'_>) -> Result<(), SendError> {
         let (opcode, payload) = (message.opcode(), message.as_bytes());
-        self.life.send(&mut self.output, Some(self.life.callback), opcode, payload)
+        self.life
+            .send(&mut self.output, Some(self.life.callback), opcode, payload)
     }
 
     /// Sends one fragment of a message, all fragments of one kind (RFC 6455 §5.4). Control frames
@@ -296,7 +293,8 @@ impl Context<'_> {
     ) -> Result<(), SendError> {
         let (opcode, payload) = (message.opcode(), message.as_bytes());
         let callback = Some(self.life.callback);
-        self.life.send_fragment(&mut self.output, callback, opcode, fragment, payload)
+        self.life
+            .send_fragment(&mut self.output, callback, opcode, fragment, payload)
     }
 
     /// Sends a ping with a payload of at most 125 bytes.
@@ -305,7 +303,8 @@ impl Context<'_> {
     /// As [`send_text`](Self::send_text), and for a longer payload.
     pub fn send_ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
         let callback = Some(self.life.callback);
-        self.life.send_control(&mut self.output, callback, OpCode::Ping, payload)
+        self.life
+            .send_control(&mut self.output, callback, OpCode::Ping, payload)
     }
 
     /// Sends a pong with a payload of at most 125 bytes. While the socket takes nothing only the
@@ -315,7 +314,8 @@ impl Context<'_> {
     /// As [`send_text`](Self::send_text), and for a longer payload.
     pub fn send_pong(&mut self, payload: &[u8]) -> Result<(), SendError> {
         let callback = Some(self.life.callback);
-        self.life.send_control(&mut self.output, callback, OpCode::Pong, payload)
+        self.life
+            .send_control(&mut self.output, callback, OpCode::Pong, payload)
     }
 
     /// Closes with [`CloseCode::NORMAL`]: sends the Close frame, waits for the peer's until the

@@ -58,6 +58,11 @@ impl Request {
         &self.target.url
     }
 
+    /// Can the opening handshake be written?
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        Ok(self.target.request_head().validate()?)
+    }
+
     fn options(&mut self) -> &mut Options {
         Arc::make_mut(&mut self.target.options)
     }
@@ -80,8 +85,8 @@ impl Request {
     /// # Errors
     /// [`Error::Request`]: a name that is no token, or offered already.
     pub fn subprotocol(mut self, name: &str) -> Result<Self, Error> {
-        handshake::validate_subprotocol(name, &self.target.options.subprotocols)?;
         self.options().subprotocols.push(name.to_owned());
+        self.validate()?;
         Ok(self)
     }
 

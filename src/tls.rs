@@ -169,6 +169,11 @@ fn config_error(error: impl Into<BoxError>) -> Error {
     Error::TlsConfig(error.into())
 }
 
+/// Is there a crypto provider?
+pub(crate) fn has_provider() -> bool {
+    provider().is_some()
+}
+
 /// The process's default provider if the program chose one, else the one built in.
 fn provider() -> Option<Arc<CryptoProvider>> {
     let chosen = CryptoProvider::get_default().cloned();
@@ -243,8 +248,8 @@ impl Tls {
             Host::Ipv4(address) => ServerName::IpAddress(IpAddr::V4(address.into())),
             Host::Ipv6(address) => ServerName::IpAddress(IpAddr::V6(address.into())),
         };
-        let connection = UnbufferedClientConnection::new(Arc::clone(&config.config), name)
-            .map_err(tls_error)?;
+        let connection =
+            UnbufferedClientConnection::new(Arc::clone(&config.config), name).map_err(tls_error)?;
         Ok(Self { connection })
     }
 
@@ -313,7 +318,9 @@ impl Tls {
                 | ConnectionState::WriteTraffic(_)
                 | ConnectionState::Closed => more = false,
                 _ => {
-                    return Err(tls_error("the TLS library is in a state unknown to this crate"));
+                    return Err(tls_error(
+                        "the TLS library is in a state unknown to this crate",
+                    ));
                 }
             }
             received.consumed += discard;
@@ -346,7 +353,7 @@ impl Tls {
 
     /// Writes the alert that says that nothing more will be sent.
     pub(crate) fn close_notify(&mut self, outgoing: &mut Buffer) -> Result<(), Error> {
-        self.when_writable(outgoing, WriteTraffic::queue_close_notify)
+        self.when_writable(outgoing, |traffic, room| traffic.queue_close_notify(room))
     }
 
     fn when_writable(

@@ -66,7 +66,10 @@ impl Connection {
             core: Core {
                 id,
                 handler,
-                session: Session { inbound: Inbound::Nobody, life },
+                session: Session {
+                    inbound: Inbound::Nobody,
+                    life,
+                },
                 casts: Vec::new(),
                 batch: false,
                 peer: None,
@@ -107,13 +110,17 @@ impl Connection {
                 break;
             };
             let (mut output, _) = shared.turn.split(None);
-            self.life().record(&mut output, Kind::HandlerTimerFired, |time, id| {
-                Event::handler_timer_fired(time, id, timer.0)
+            self.life()
+                .record(&mut output, Kind::HandlerTimerFired, |time, id| {
+                    Event::handler_timer_fired(time, id, timer.0)
+                });
+            self.call(shared, Callback::OnTimer, |handler, cx| {
+                handler.on_timer(cx, timer)
             });
-            self.call(shared, Callback::OnTimer, |handler, cx| handler.on_timer(cx, timer));
         }
         let (mut output, _) = shared.turn.split(None);
-        let step = self.life().handle_deadline(&mut output);
+        let Session { inbound, life } = &mut self.core.session;
+        let step = life.handle_deadline(&mut output, inbound);
         self.perform(shared, step);
     }
 
@@ -151,7 +158,10 @@ impl Connection {
 
     /// Another thread casts.
     pub(super) fn cast(&mut self, shared: &mut Shared, message: Box<dyn Any + Send>) {
-        let mut wire = self.link.as_mut().map(|link| LinkWire { link, spare: &mut shared.spare });
+        let mut wire = self.link.as_mut().map(|link| LinkWire {
+            link,
+            spare: &mut shared.spare,
+        });
         let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
         self.core.cast(&mut shared.turn, wire, message);
     }
@@ -179,7 +189,10 @@ impl Connection {
         shared: &mut Shared,
         run: impl FnOnce(&mut Life, &mut crate::session::Output<'_>),
     ) {
-        let mut wire = self.link.as_mut().map(|link| LinkWire { link, spare: &mut shared.spare });
+        let mut wire = self.link.as_mut().map(|link| LinkWire {
+            link,
+            spare: &mut shared.spare,
+        });
         let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
         let (mut output, _) = shared.turn.split(wire);
         run(&mut self.core.session.life, &mut output);
@@ -194,7 +207,10 @@ impl Connection {
             &mut crate::handler::Context<'_>,
         ) -> crate::handler::HandlerResult,
     ) {
-        let mut wire = self.link.as_mut().map(|link| LinkWire { link, spare: &mut shared.spare });
+        let mut wire = self.link.as_mut().map(|link| LinkWire {
+            link,
+            spare: &mut shared.spare,
+        });
         let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
         self.core.call(&mut shared.turn, wire, callback, call);
     }
@@ -221,7 +237,8 @@ impl Connection {
                     Ok(()) => return,
                     Err(error) => {
                         let (mut output, _) = shared.turn.split(None);
-                        self.life().handle_connect_error(&mut output, address, error)
+                        self.life()
+                            .handle_connect_error(&mut output, address, error)
                     }
                 },
             };
@@ -233,7 +250,9 @@ impl Connection {
         self.token = shared.next_token(self.core.id);
         // Edge-triggered, once for the socket's life (pitfall 31).
         let interest = Interest::READABLE | Interest::WRITABLE;
-        shared.registry.register(&mut stream, self.token, interest)?;
+        shared
+            .registry
+            .register(&mut stream, self.token, interest)?;
         self.link = Some(Link::new(stream, address));
         Ok(())
     }
@@ -258,7 +277,9 @@ impl Connection {
             Some(Err(error)) => {
                 self.link = None;
                 let (mut output, _) = shared.turn.split(None);
-                let step = self.life().handle_connect_error(&mut output, address, error);
+                let step = self
+                    .life()
+                    .handle_connect_error(&mut output, address, error);
                 self.perform(shared, step);
                 false
             }
@@ -279,7 +300,11 @@ impl Connection {
 
     fn begin_upgrade(&mut self, shared: &mut Shared) {
         let (mut output, _) = shared.turn.split(None);
-        self.core.session.inbound = self.core.session.life.begin_upgrade(&mut output);
+        let Session { inbound, life } = &mut self.core.session;
+        match life.begin_upgrade(&mut output) {
+            Ok(upgrading) => *inbound = upgrading,
+            Err(error) => life.fail(&mut output, error),
+        }
     }
 
     #[cfg(feature = "tls")]
@@ -289,7 +314,10 @@ impl Connection {
             None => shared.tls_config()?,
         };
         let tls = Tls::new(config, self.core.session.life.target.url.host())?;
-        let link = self.link.as_mut().expect("TLS begins on a connected socket");
+        let link = self
+            .link
+            .as_mut()
+            .expect("TLS begins on a connected socket");
         link.tls = Some(Box::new(tls));
         link.decrypt(&mut [], &mut shared.spare, |_| true)?;
         Ok(())
@@ -306,7 +334,9 @@ impl Connection {
             let (mut output, _) = shared.turn.split(None);
             self.life().handle_drained(&mut output);
             if self.life().stage == Stage::Open {
-                self.call(shared, Callback::OnDrained, |handler, cx| handler.on_drained(cx));
+                self.call(shared, Callback::OnDrained, |handler, cx| {
+                    handler.on_drained(cx)
+                });
             }
         }
     }
@@ -345,7 +375,10 @@ impl Connection {
             }
         }
         shared.receive = buffer;
-        let mut wire = self.link.as_mut().map(|link| LinkWire { link, spare: &mut shared.spare });
+        let mut wire = self.link.as_mut().map(|link| LinkWire {
+            link,
+            spare: &mut shared.spare,
+        });
         let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
         self.core.end_batch(&mut shared.turn, wire);
     }
@@ -388,7 +421,10 @@ impl Connection {
             let outcome = Ok(Err(Error::Protocol(error)));
             self.core.conclude(&mut shared.turn, None, outcome);
         }
-        let mut wire = LinkWire { link, spare: &mut shared.spare };
+        let mut wire = LinkWire {
+            link,
+            spare: &mut shared.spare,
+        };
         let input = &buffer[..length - direct];
         self.core.deliver(&mut shared.turn, Some(&mut wire), input);
         Ok(More::after(length, asked))
@@ -444,13 +480,14 @@ impl Connection {
         }
         let ((version, suite), resumed) = (tls.agreed(), tls.is_resumed());
         let (mut output, _) = shared.turn.split(None);
-        self.life().record(&mut output, Kind::TlsEstablished, |time, id| {
-            if resumed {
-                Event::tls_resumed(time, id, version, suite)
-            } else {
-                Event::tls_established(time, id, version, suite)
-            }
-        });
+        self.life()
+            .record(&mut output, Kind::TlsEstablished, |time, id| {
+                if resumed {
+                    Event::tls_resumed(time, id, version, suite)
+                } else {
+                    Event::tls_established(time, id, version, suite)
+                }
+            });
         self.begin_upgrade(shared);
     }
 
@@ -489,7 +526,10 @@ impl Connection {
             return;
         };
         if !shared.turn.frames.is_empty() {
-            let mut wire = LinkWire { link, spare: &mut shared.spare };
+            let mut wire = LinkWire {
+                link,
+                spare: &mut shared.spare,
+            };
             wire.write(shared.turn.frames.as_slice());
             shared.turn.frames.clear();
         }

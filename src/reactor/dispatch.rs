@@ -61,34 +61,40 @@ impl Core {
     ) -> Result<(), Error> {
         let mut input = input;
         let Session { inbound, life } = &mut self.session;
-        let (mut output, pool) = turn.split(wire);
+        let (output, pool) = turn.split(wire);
+        let mut cx = Context {
+            id: self.id,
+            life,
+            output,
+        };
         if let Inbound::Upgrading(handshake) = inbound {
             let received = handshake.receive(input).map_err(Error::Handshake)?;
             input = &input[received.consumed..];
             let Some(response) = received.response else {
                 return Ok(());
             };
-            let attempts = life.attempt;
-            *inbound = life.handle_upgraded(&mut output, &response);
-            life.callback = Callback::OnOpen;
+            let attempts = cx.life.attempt;
+            *inbound = cx.life.handle_upgraded(&mut cx.output, &response);
+            cx.life.callback = Callback::OnOpen;
             let open = Open {
-                epoch: life.epoch,
+                epoch: cx.life.epoch,
                 attempts,
                 response: &response,
                 peer: self.peer.expect("an open connection has a peer"),
             };
-            let mut cx = Context { id: self.id, life, output };
-            self.handler.on_open(&mut cx, &open).map_err(Error::Handler)?;
+            self.handler
+                .on_open(&mut cx, &open)
+                .map_err(Error::Handler)?;
             for message in self.casts.drain(..) {
                 cx.life.callback = Callback::OnCast;
-                self.handler.on_cast(&mut cx, message).map_err(Error::Handler)?;
+                self.handler
+                    .on_cast(&mut cx, message)
+                    .map_err(Error::Handler)?;
             }
-            output = cx.output;
         }
         let Inbound::Open(decoder) = inbound else {
             return Ok(());
         };
-        let mut cx = Context { id: self.id, life, output };
         let handler = &mut *self.handler;
         loop {
             let mut observer = FrameTrace {
@@ -140,7 +146,11 @@ impl Core {
             let life = &mut self.session.life;
             life.callback = callback;
             let (output, _) = turn.split(reborrow(&mut wire));
-            let mut cx = Context { id: self.id, life, output };
+            let mut cx = Context {
+                id: self.id,
+                life,
+                output,
+            };
             call(&mut *self.handler, &mut cx).map_err(Error::Handler)
         }));
         self.conclude(turn, wire, outcome);
@@ -149,7 +159,9 @@ impl Core {
     /// What was delivered since the last time is a batch; it ends here.
     pub(super) fn end_batch(&mut self, turn: &mut Turn, wire: Option<&mut dyn Wire>) {
         if std::mem::take(&mut self.batch) {
-            self.call(turn, wire, Callback::OnBatchEnd, |handler, cx| handler.on_batch_end(cx));
+            self.call(turn, wire, Callback::OnBatchEnd, |handler, cx| {
+                handler.on_batch_end(cx)
+            });
         }
     }
 
@@ -165,10 +177,14 @@ impl Core {
             return;
         }
         let (mut output, _) = turn.split(None);
-        self.session.life.record(&mut output, Kind::CastReceived, |time, id| {
-            TraceEvent::cast_received(time, id, "")
+        self.session
+            .life
+            .record(&mut output, Kind::CastReceived, |time, id| {
+                TraceEvent::cast_received(time, id, "")
+            });
+        self.call(turn, wire, Callback::OnCast, |handler, cx| {
+            handler.on_cast(cx, message)
         });
-        self.call(turn, wire, Callback::OnCast, |handler, cx| handler.on_cast(cx, message));
     }
 
     /// Fails the connection if the handler or the peer did. Nothing more is decoded then.
@@ -235,10 +251,12 @@ impl Core {
     pub(super) fn terminate(mut self, turn: &mut Turn) {
         let reason = self.session.life.take_reason();
         let (mut output, _) = turn.split(None);
-        self.session.life.record(&mut output, Kind::Terminated, |time, id| {
-            let kind = TerminationKind(&reason);
-            TraceEvent::terminated(time, id, kind)
-        });
+        self.session
+            .life
+            .record(&mut output, Kind::Terminated, |time, id| {
+                let kind = TerminationKind(&reason);
+                TraceEvent::terminated(time, id, kind)
+            });
         let termination = Termination {
             id: self.id,
             reason: &reason,

@@ -95,11 +95,7 @@ impl Link {
     }
 
     /// Reads into `buffer`, or first into the `room` of a message under way and then into `buffer`.
-    pub(super) fn read(
-        &mut self,
-        room: Option<&mut [u8]>,
-        buffer: &mut [u8],
-    ) -> io::Result<usize> {
+    pub(super) fn read(&mut self, room: Option<&mut [u8]>, buffer: &mut [u8]) -> io::Result<usize> {
         match room {
             None => self.stream.read(buffer),
             Some(room) => self
@@ -122,7 +118,13 @@ impl Link {
         if self.pending.is_empty() {
             return false;
         }
-        let Self { stream, pending, sent, error, .. } = self;
+        let Self {
+            stream,
+            pending,
+            sent,
+            error,
+            ..
+        } = self;
         *sent += write(stream, &pending.as_slice()[*sent..], error);
         if *sent < pending.len() {
             return false;

@@ -138,13 +138,16 @@ impl Turn {
     }
 
     /// What sending needs, and apart from it what receiving needs.
-    fn split<'a>(&'a mut self, wire: Option<&'a mut dyn Wire>) -> (Output<'a>, &'a mut Pool) {
+    fn split<'a, 'w: 'a>(
+        &'a mut self,
+        wire: Option<&'a mut (dyn Wire + 'w)>,
+    ) -> (Output<'a>, &'a mut Pool) {
         let output = Output {
             now: self.now,
             frames: &mut self.frames,
             entropy: &mut self.entropy,
             trace: &mut self.trace,
-            wire,
+            wire: wire.map(|wire| wire as &mut dyn Wire),
         };
         (output, &mut self.pool)
     }
@@ -384,7 +387,9 @@ impl Reactor {
 
     /// A handle for other threads.
     pub fn remote(&self) -> Remote {
-        Remote { central: Arc::clone(&self.shared.central) }
+        Remote {
+            central: Arc::clone(&self.shared.central),
+        }
     }
 
     /// How many connections there are: connecting, open, or waiting for their next attempt.
@@ -422,7 +427,12 @@ impl Reactor {
     /// True if other threads have left commands.
     fn handle_events(&mut self) -> bool {
         let mut woken = false;
-        let Self { events, connections, shared, .. } = self;
+        let Self {
+            events,
+            connections,
+            shared,
+            ..
+        } = self;
         for event in events.iter() {
             if event.token() == WAKER {
                 woken = true;
@@ -483,10 +493,16 @@ impl Reactor {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Connect { id, request, handler } => {
+            Command::Connect {
+                id,
+                request,
+                handler,
+            } => {
                 self.insert(id, request, handler);
                 if self.shared.is_shutting_down() {
-                    self.with(id, |connection, shared| connection.close(shared, GOING_AWAY));
+                    self.with(id, |connection, shared| {
+                        connection.close(shared, GOING_AWAY)
+                    });
                 }
             }
             Command::Send { id, message } => {
@@ -496,10 +512,16 @@ impl Reactor {
                 self.with(id, |connection, shared| connection.cast(shared, message));
             }
             Command::Close { id, code, reason } => {
-                let close = CloseFrame { code, reason: &reason };
+                let close = CloseFrame {
+                    code,
+                    reason: &reason,
+                };
                 self.with(id, |connection, shared| connection.close(shared, close));
             }
-            Command::Trace { id: Some(id), level } => {
+            Command::Trace {
+                id: Some(id),
+                level,
+            } => {
                 self.with(id, |connection, shared| connection.set_level(shared, level));
             }
             Command::Trace { id: None, level } => {
@@ -522,7 +544,11 @@ impl Reactor {
 
     /// Drops what is still there when the shutdown has taken too long.
     fn handle_shutdown(&mut self) {
-        if self.shared.shutdown.is_some_and(|deadline| self.shared.turn.now >= deadline) {
+        if self
+            .shared
+            .shutdown
+            .is_some_and(|deadline| self.shared.turn.now >= deadline)
+        {
             self.for_all(|connection, _| connection.abort());
             // Those that remain are none; but a poll must not wait for a time that is past.
             if self.connections() == 0 {

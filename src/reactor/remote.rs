@@ -198,7 +198,11 @@ impl Remote {
         super::check_request(&request)?;
         let id = self.central.slots().reserve().ok_or(super::NO_SLOT)?;
         let handler = Box::new(handler);
-        let command = Command::Connect { id, request, handler };
+        let command = Command::Connect {
+            id,
+            request,
+            handler,
+        };
         self.central.offer(command).map_err(|error| {
             self.central.slots().release(id);
             Error::Refused(match error {
@@ -234,11 +238,7 @@ impl Remote {
     ///
     /// # Errors
     /// [`SendError::Gone`], or [`SendError::Full`] when the reactor does not keep up.
-    pub fn cast(
-        &self,
-        id: ConnectionId,
-        message: impl Any + Send,
-    ) -> Result<(), SendError> {
+    pub fn cast(&self, id: ConnectionId, message: impl Any + Send) -> Result<(), SendError> {
         if self.central.slots().availability(id).is_none() {
             return Err(SendError::Gone);
         }

@@ -42,7 +42,12 @@ impl Resolver {
         port: u16,
     ) -> io::Result<()> {
         let host = host.to_owned();
-        let question = Question { id, number, host, port };
+        let question = Question {
+            id,
+            number,
+            host,
+            port,
+        };
         let queue = match &mut self.queue {
             Some(queue) => queue,
             None => self.queue.insert(start(&self.central)?),
@@ -66,11 +71,22 @@ fn start(central: &Weak<Central>) -> io::Result<Sender<Question>> {
 /// Answers questions until nobody can ask any more.
 fn answer(central: &Weak<Central>, questions: &Mutex<Receiver<Question>>) {
     loop {
-        let question = questions.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Question { id, number, host, port }) = question else {
+        let question = questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv();
+        let Ok(Question {
+            id,
+            number,
+            host,
+            port,
+        }) = question
+        else {
             return;
         };
-        let result = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        let result = (host.as_str(), port)
+            .to_socket_addrs()
+            .map(Iterator::collect);
         let Some(central) = central.upgrade() else {
             return;
         };

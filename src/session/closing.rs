@@ -33,7 +33,10 @@ impl Life {
             None => (None, ""),
             Some(close) => (Some(close.code), close.reason),
         };
-        let reason = DisconnectReason::Local { code, reason: text.to_owned() };
+        let reason = DisconnectReason::Local {
+            code,
+            reason: text.to_owned(),
+        };
         match self.stage {
             Stage::Open => {
                 let number = code.map(CloseCode::value);
@@ -136,7 +139,9 @@ impl Life {
             let reason = truncate(&text, MAX_CLOSE_REASON);
             let mut payload = [0; 125];
             let frame = CloseFrame { code, reason };
-            let length = frame.encode(&mut payload).expect("the code may be sent and the reason fits");
+            let length = frame
+                .encode(&mut payload)
+                .expect("the code may be sent and the reason fits");
             self.record(output, Kind::ErrorCloseSent, |time, id| {
                 Event::error_close_sent(time, id, number, reason)
             });

@@ -2,7 +2,7 @@
 
 use crate::protocol::decoder::{Decoder, Observer};
 use crate::protocol::frame::{FrameHeader, OpCode};
-use crate::protocol::handshake::ClientHandshake;
+use crate::protocol::handshake::{ClientHandshake, HandshakeError};
 use crate::trace::event::{Event, Frame};
 use crate::trace::kind::{Kind, Level};
 use crate::trace::recorder::Recorder;
@@ -15,6 +15,19 @@ pub(crate) enum Inbound {
     Upgrading(Box<ClientHandshake>),
     /// Frames.
     Open(Decoder),
+}
+
+impl Inbound {
+    /// Gives up a handshake that is under way, and says what it came to.
+    pub(crate) fn finish_handshake(&mut self) -> Option<HandshakeError> {
+        match std::mem::replace(self, Self::Nobody) {
+            Self::Upgrading(handshake) => Some(handshake.finish()),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 /// Records the frames that the decoder sees, when the level asks for it.

@@ -9,11 +9,11 @@ use super::reason::DisconnectReason;
 use super::timers::Timers;
 use super::{Inbound, Time};
 use crate::error::{Error, Stage as ErrorStage};
+use crate::protocol::Role;
 use crate::protocol::decoder::Decoder;
 use crate::protocol::frame::OpCode;
-use crate::protocol::handshake::{ClientHandshake, HandshakeError, RequestHead, Response};
+use crate::protocol::handshake::{ClientHandshake, HandshakeError, Response};
 use crate::protocol::url::Host;
-use crate::protocol::Role;
 use crate::trace::event::Event;
 use crate::trace::kind::{self, Callback, Kind, Level};
 use std::io;
@@ -258,26 +258,23 @@ impl Life {
     }
 
     /// The way is free, through TLS or without: writes the request of RFC 6455 §4.1.
-    pub(crate) fn begin_upgrade(&mut self, output: &mut Output<'_>) -> Inbound {
+    ///
+    /// # Errors
+    /// A request that cannot be written; the user's setters have refused it before.
+    pub(crate) fn begin_upgrade(&mut self, output: &mut Output<'_>) -> Result<Inbound, Error> {
         self.stage = Stage::Upgrading;
         let Target { url, options } = &self.target;
-        let head = RequestHead {
-            url,
-            headers: &options.headers,
-            subprotocols: &options.subprotocols,
-            origin: options.origin.as_deref(),
-            extensions: None,
-        };
+        let head = self.target.request_head();
         let mut request = Vec::with_capacity(512);
         let nonce = output.entropy.take();
         let limits = options.handshake_limits;
-        let handshake = ClientHandshake::new(&head, nonce, limits, &mut request);
+        let handshake = ClientHandshake::new(&head, nonce, limits, &mut request)?;
         output.frames.extend(&request);
         let server = url.host_header();
         self.record(output, Kind::Upgrading, |time, id| {
             Event::upgrading(time, id, server)
         });
-        Inbound::Upgrading(Box::new(handshake))
+        Ok(Inbound::Upgrading(Box::new(handshake)))
     }
 
     /// The opening handshake is done: frames from here on.
@@ -307,11 +304,9 @@ impl Life {
     pub(crate) fn handle_end_of_stream(&mut self, output: &mut Output<'_>, inbound: &mut Inbound) {
         match self.stage {
             Stage::Upgrading => {
-                let error = match inbound {
-                    Inbound::Upgrading(handshake) => handshake.finish(),
-                    _ => HandshakeError::UnexpectedEnd,
-                };
-                self.fail(output, Error::Handshake(error));
+                if let Some(error) = inbound.finish_handshake() {
+                    self.fail(output, Error::Handshake(error));
+                }
             }
             Stage::Connecting | Stage::Securing => {
                 let ended = io::Error::from(io::ErrorKind::UnexpectedEof);
@@ -353,7 +348,11 @@ impl Life {
     }
 
     /// Time has passed. `Some` asks the reactor for the first step of an attempt.
-    pub(crate) fn handle_deadline(&mut self, output: &mut Output<'_>) -> Step {
+    pub(crate) fn handle_deadline(
+        &mut self,
+        output: &mut Output<'_>,
+        inbound: &mut Inbound,
+    ) -> Step {
         if self.deadline.is_none_or(|deadline| output.now < deadline) {
             return Step::Wait;
         }
@@ -398,7 +397,12 @@ impl Life {
         self.record(output, Kind::TimerFired, |time, id| {
             Event::timer_fired(time, id, timer)
         });
-        self.fail(output, Error::Timeout { stage, limit });
+        // A refusal whose body does not end is a refusal all the same.
+        let error = match inbound.finish_handshake() {
+            Some(error @ HandshakeError::Rejected(_)) => Error::Handshake(error),
+            _ => Error::Timeout { stage, limit },
+        };
+        self.fail(output, error);
         Step::Wait
     }
 
@@ -407,6 +411,20 @@ impl Life {
         self.ending = Some(Box::new(reason));
         self.deadline = None;
         self.stage = Stage::Over;
+    }
+
+    /// Drops the connection for whatever reason it has, or because this side wants it so.
+    pub(crate) fn abort(&mut self) {
+        if self.stage != Stage::Ended {
+            let reason = self.ending.take().map_or(
+                DisconnectReason::Local {
+                    code: None,
+                    reason: String::new(),
+                },
+                |reason| *reason,
+            );
+            self.end_with(reason);
+        }
     }
 
     /// Why it ended. The reactor has dropped the TCP connection.

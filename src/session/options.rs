@@ -2,7 +2,7 @@
 
 use super::policy::ReconnectPolicy;
 use crate::protocol::decoder::Limits;
-use crate::protocol::handshake::HandshakeLimits;
+use crate::protocol::handshake::{HandshakeLimits, RequestHead};
 use crate::protocol::url::Url;
 use crate::trace::Level;
 use std::sync::Arc;
@@ -13,6 +13,19 @@ use std::time::Duration;
 pub(crate) struct Target {
     pub(crate) url: Url,
     pub(crate) options: Arc<Options>,
+}
+
+impl Target {
+    /// What goes into the opening handshake.
+    pub(crate) fn request_head(&self) -> RequestHead<'_> {
+        RequestHead {
+            url: &self.url,
+            headers: &self.options.headers,
+            subprotocols: &self.options.subprotocols,
+            origin: self.options.origin.as_deref(),
+            extensions: None,
+        }
+    }
 }
 
 /// The settings of a request; [`Request`](crate::Request) documents each at its setter.

@@ -26,6 +26,11 @@ impl Timers {
         self.armed.len() < before
     }
 
+    /// How many are armed.
+    pub(crate) fn armed(&self) -> usize {
+        self.armed.len()
+    }
+
     /// When the next one is due.
     #[inline]
     pub(crate) fn next(&self) -> Option<Time> {
@@ -34,7 +39,8 @@ impl Timers {
 
     /// Takes one that is due, the earliest first.
     pub(crate) fn take_due(&mut self, now: Time) -> Option<TimerId> {
-        let due = |(index, (_, at)): (usize, &(TimerId, Time))| (*at <= now).then_some((*at, index));
+        let due =
+            |(index, (_, at)): (usize, &(TimerId, Time))| (*at <= now).then_some((*at, index));
         let (_, index) = self.armed.iter().enumerate().filter_map(due).min()?;
         Some(self.armed.remove(index).0)
     }
