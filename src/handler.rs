@@ -10,7 +10,7 @@ use crate::protocol::frame::OpCode;
 use crate::protocol::handshake::Response;
 use crate::request::Request;
 use crate::session::life::Life;
-use crate::session::outbound::{Fragment, Output};
+use crate::session::outbound::{Compression, Fragment, Output};
 use crate::session::reason::DisconnectReason;
 use crate::session::timers::TimerId;
 use crate::trace::Level;
@@ -275,9 +275,24 @@ impl Context<'_> {
     /// As [`send_text`](Self::send_text).
     #[inline]
     pub fn send(&mut self, message: Message<'_>) -> Result<(), SendError> {
+        self.send_with(message, Compression::BySize)
+    }
+
+    /// Sends a message, deflated or not as asked for. Without permessage-deflate it makes no
+    /// difference.
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text).
+    #[inline]
+    pub fn send_with(
+        &mut self,
+        message: Message<'_>,
+        compression: Compression,
+    ) -> Result<(), SendError> {
         let (opcode, payload) = (message.opcode(), message.as_bytes());
+        let callback = Some(self.life.callback);
         self.life
-            .send(&mut self.output, Some(self.life.callback), opcode, payload)
+            .send(&mut self.output, callback, compression, opcode, payload)
     }
 
     /// Sends one fragment of a message, all fragments of one kind (RFC 6455 §5.4). Control frames

@@ -17,12 +17,14 @@ pub use handler::{
 };
 pub use protocol::close::CloseCode;
 pub use protocol::decoder::Limits;
+#[cfg(feature = "deflate")]
+pub use protocol::deflate::Deflate;
 pub use protocol::error::ProtocolError;
 pub use protocol::handshake::{HandshakeError, HandshakeLimits, Rejection, Response};
 pub use protocol::url::{Url, UrlError};
 pub use reactor::{OwnedMessage, Reactor, ReactorBuilder, Remote};
 pub use request::{IntoRequest, Request};
-pub use session::outbound::Fragment;
+pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
 pub use session::reason::DisconnectReason;
 pub use session::timers::TimerId;

@@ -2,6 +2,8 @@
 
 use crate::error::Error;
 use crate::protocol::decoder::Limits;
+#[cfg(feature = "deflate")]
+use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{self, HandshakeLimits};
 use crate::protocol::url::Url;
 use crate::session::policy::ReconnectPolicy;
@@ -60,7 +62,7 @@ impl Request {
 
     /// Can the opening handshake be written?
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        Ok(self.target.request_head().validate()?)
+        Ok(self.target.request_head(None).validate()?)
     }
 
     fn options(&mut self) -> &mut Options {
@@ -98,6 +100,25 @@ impl Request {
         handshake::validate_header("Origin", origin)?;
         self.options().origin = Some(origin.to_owned());
         Ok(self)
+    }
+
+    /// Offers permessage-deflate (RFC 7692). Without this it is not offered; the server may decline.
+    ///
+    /// ```
+    /// use websockex::{Deflate, Request};
+    ///
+    /// # fn main() -> Result<(), websockex::Error> {
+    /// let deflate = Deflate::new().server_no_context_takeover();
+    /// let request = Request::new("wss://stream.example.com/ws")?.deflate(deflate);
+    /// # let _ = request;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(mut self, deflate: Deflate) -> Self {
+        self.options().deflate = Some(deflate);
+        self
     }
 
     /// Uses this TLS configuration instead of the reactor's.

@@ -353,6 +353,8 @@ impl Tls {
 
     /// Writes the alert that says that nothing more will be sent.
     pub(crate) fn close_notify(&mut self, outgoing: &mut Buffer) -> Result<(), Error> {
+        // A closure: the method itself would have one lifetime only, where any is asked for.
+        #[allow(clippy::redundant_closure_for_method_calls)]
         self.when_writable(outgoing, |traffic, room| traffic.queue_close_notify(room))
     }
 

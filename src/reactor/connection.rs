@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
+use crate::session::outbound::Compression;
 use crate::session::reason::DisconnectReason;
 use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
 #[cfg(feature = "tls")]
@@ -147,7 +148,7 @@ impl Connection {
         };
         self.with_output(shared, |life, output| {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
-            if let Err(error) = life.send(output, None, opcode, payload) {
+            if let Err(error) = life.send(output, None, Compression::BySize, opcode, payload) {
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
                     Event::send_dropped(time, id, opcode as u8, length, error)

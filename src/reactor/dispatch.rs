@@ -49,6 +49,7 @@ impl Core {
     }
 
     /// Does anything that arrives still matter?
+    #[cfg(feature = "tls")]
     pub(super) fn wants_more(&self) -> bool {
         !matches!(self.session.inbound, Inbound::Nobody)
     }
@@ -74,7 +75,7 @@ impl Core {
                 return Ok(());
             };
             let attempts = cx.life.attempt;
-            *inbound = cx.life.handle_upgraded(&mut cx.output, &response);
+            *inbound = cx.life.handle_upgraded(&mut cx.output, &response)?;
             cx.life.callback = Callback::OnOpen;
             let open = Open {
                 epoch: cx.life.epoch,

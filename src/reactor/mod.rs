@@ -28,6 +28,7 @@ use crate::handler::{ConnectionId, Handler};
 use crate::protocol::buffer::Buffer;
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
+use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
 use crate::session::{Entropy, Output, Time, Wire};
 #[cfg(feature = "tls")]
@@ -130,6 +131,7 @@ struct Turn {
     entropy: Entropy,
     trace: Recorder,
     pool: Pool,
+    deflaters: Deflaters,
 }
 
 impl Turn {
@@ -147,6 +149,7 @@ impl Turn {
             frames: &mut self.frames,
             entropy: &mut self.entropy,
             trace: &mut self.trace,
+            deflaters: &mut self.deflaters,
             wire: wire.map(|wire| wire as &mut dyn Wire),
         };
         (output, &mut self.pool)
@@ -278,6 +281,7 @@ impl ReactorBuilder {
             entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
             trace: Recorder::new(self.trace_capacity, self.print_trace),
             pool: Pool::default(),
+            deflaters: Deflaters::default(),
         };
         let shared = Shared {
             registry: poll.registry().try_clone().map_err(Error::Reactor)?,
@@ -501,7 +505,7 @@ impl Reactor {
                 self.insert(id, request, handler);
                 if self.shared.is_shutting_down() {
                     self.with(id, |connection, shared| {
-                        connection.close(shared, GOING_AWAY)
+                        connection.close(shared, GOING_AWAY);
                     });
                 }
             }

@@ -11,8 +11,9 @@ use super::{Inbound, Time};
 use crate::error::{Error, Stage as ErrorStage};
 use crate::protocol::Role;
 use crate::protocol::decoder::Decoder;
+use crate::protocol::deflate::Agreed;
 use crate::protocol::frame::OpCode;
-use crate::protocol::handshake::{ClientHandshake, HandshakeError, Response};
+use crate::protocol::handshake::{ClientHandshake, HandshakeError, Misbehaviour, Response};
 use crate::protocol::url::Host;
 use crate::trace::event::Event;
 use crate::trace::kind::{self, Callback, Kind, Level};
@@ -78,6 +79,8 @@ pub(crate) struct Life {
     /// When the stage has taken too long, or the back-off is over.
     pub(super) deadline: Option<Time>,
     pub(super) pong: Option<Box<WaitingPong>>,
+    /// What was negotiated of permessage-deflate.
+    pub(super) deflate: Option<Agreed>,
     pub(crate) timers: Timers,
     pub(crate) target: Target,
     connecting: Option<Box<Connecting>>,
@@ -109,6 +112,7 @@ impl Life {
             queued: 0,
             deadline: Some(now),
             pong: None,
+            deflate: None,
             timers: Timers::default(),
             target,
             connecting: None,
@@ -264,7 +268,8 @@ impl Life {
     pub(crate) fn begin_upgrade(&mut self, output: &mut Output<'_>) -> Result<Inbound, Error> {
         self.stage = Stage::Upgrading;
         let Target { url, options } = &self.target;
-        let head = self.target.request_head();
+        let offer = options.deflate.map(|deflate| deflate.offer());
+        let head = self.target.request_head(offer.as_deref());
         let mut request = Vec::with_capacity(512);
         let nonce = output.entropy.take();
         let limits = options.handshake_limits;
@@ -278,11 +283,22 @@ impl Life {
     }
 
     /// The opening handshake is done: frames from here on.
+    ///
+    /// # Errors
+    /// An answer to the offer of permessage-deflate that does not fit it.
     pub(crate) fn handle_upgraded(
         &mut self,
         output: &mut Output<'_>,
         response: &Response,
-    ) -> Inbound {
+    ) -> Result<Inbound, Error> {
+        let options = &self.target.options;
+        let decoder = Decoder::new(Role::Client, options.limits);
+        self.deflate = match &options.deflate {
+            None => None,
+            Some(offer) => offer
+                .accept(response.extensions())
+                .map_err(|error| Error::Handshake(Misbehaviour::Deflate(error).into()))?,
+        };
         self.stage = Stage::Open;
         self.deadline = None;
         self.attempt = 0;
@@ -297,7 +313,10 @@ impl Life {
                 Event::reconnected(time, id, epoch, agreed)
             });
         }
-        Inbound::Open(Decoder::new(Role::Client, self.target.options.limits))
+        Ok(Inbound::Open(match &self.deflate {
+            None => decoder,
+            Some(agreed) => decoder.with_deflate(agreed),
+        }))
     }
 
     /// The peer ended its side of the TCP connection.
