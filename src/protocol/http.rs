@@ -1,1 +1,793 @@
-//! (being written)
+//! Heads of HTTP/1.1 messages (RFC 9112), parsed while they arrive.
+//!
+//! Bytes come in as the socket delivers them, one at a time if need be. Each is looked at when it
+//! comes and never searched again: complete lines are parsed and put away, and of an incomplete line
+//! only the part that just arrived is searched for its end. The parser stops right behind the blank
+//! line, so that whatever follows (frames, in a `101` answer) is left untouched for the next layer.
+//! [`super::handshake`] decides what a head means; here it only has to be well-formed.
+//!
+//! The rules are stricter than what RFC 9112 lets a lenient recipient do: lines end with CRLF and
+//! nothing else, there is no line folding, no space before a colon and no control character. Where
+//! two readers could disagree about a head, it is refused.
+
+use std::error::Error;
+use std::fmt;
+
+/// Most header lines in one head. Real answers have about ten; the limit keeps the bookkeeping of
+/// a head in proportion to its text.
+pub const MAX_HEADERS: usize = 128;
+
+/// The first line of a head: [`StatusLine`] or [`RequestLine`].
+pub trait StartLine: Sized {
+    /// What every such line begins with; empty if that is not fixed. A peer that speaks another
+    /// protocol is found out with its first byte, even if it never sends a line break.
+    const PREFIX: &'static [u8];
+
+    /// Parses the line, which comes without its CRLF and holds no control character but HTAB.
+    ///
+    /// # Errors
+    /// [`MalformedHead::StartLine`] or [`MalformedHead::Version`].
+    fn parse(line: &str) -> Result<Self, MalformedHead>;
+}
+
+/// `HTTP/1.1 101 Switching Protocols`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusLine {
+    /// The `x` of `HTTP/1.x`.
+    pub minor_version: u8,
+    /// Three digits, 100 to 999.
+    pub status: u16,
+    /// The reason phrase, often empty; the peer's words.
+    pub reason: Box<str>,
+}
+
+/// `GET /path?query HTTP/1.1`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestLine {
+    /// A token, by convention in upper case.
+    pub method: Box<str>,
+    /// The request target: printable ASCII, never empty.
+    pub target: Box<str>,
+    /// The `x` of `HTTP/1.x`.
+    pub minor_version: u8,
+}
+
+impl StartLine for StatusLine {
+    const PREFIX: &'static [u8] = b"HTTP/";
+
+    fn parse(line: &str) -> Result<Self, MalformedHead> {
+        let (version, rest) = line.split_once(' ').ok_or(MalformedHead::StartLine)?;
+        let minor_version = parse_version(version)?;
+        // RFC 9112 §4: "A server MUST send the space that separates the status-code from the
+        // reason-phrase even when the reason-phrase is absent". Many do not; nothing is ambiguous
+        // about it, so this one is forgiven.
+        let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+        let digits = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
+        let status = status
+            .parse()
+            .ok()
+            .filter(|&status| digits && status >= 100);
+        let status = status.ok_or(MalformedHead::StartLine)?;
+        Ok(Self {
+            minor_version,
+            status,
+            reason: reason.into(),
+        })
+    }
+}
+
+impl StartLine for RequestLine {
+    const PREFIX: &'static [u8] = b"";
+
+    fn parse(line: &str) -> Result<Self, MalformedHead> {
+        let mut parts = line.split(' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(MalformedHead::StartLine);
+        };
+        if !is_token(method) || target.is_empty() || !target.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(MalformedHead::StartLine);
+        }
+        let minor_version = parse_version(version)?;
+        Ok(Self {
+            method: method.into(),
+            target: target.into(),
+            minor_version,
+        })
+    }
+}
+
+/// RFC 9112 §2.3: `HTTP/` digit `.` digit, case-sensitive. A higher minor version is understood as
+/// HTTP/1.1 would be; another major version is another protocol.
+fn parse_version(text: &str) -> Result<u8, MalformedHead> {
+    match text.as_bytes() {
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            minor @ b'0'..=b'9',
+        ] => Ok(minor - b'0'),
+        [b'H', b'T', b'T', b'P', b'/', ..] => Err(MalformedHead::Version),
+        _ => Err(MalformedHead::StartLine),
+    }
+}
+
+/// RFC 9110 §5.6.2: the characters of header names, methods and subprotocols. At least one of them.
+#[must_use]
+pub fn is_token(text: &str) -> bool {
+    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_tchar)
+}
+
+/// RFC 9110 §5.6.3: optional white space is SP and HTAB, nothing else.
+pub(crate) fn trim_whitespace(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
+/// The header lines of a head in the order they came: one text, and where each name and value ends.
+///
+/// Names keep their case and are compared without it. Values come without the white space around
+/// them. A line that is not UTF-8 is read as ISO-8859-1, which is what RFC 9110 §5.5 says such
+/// bytes once meant.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Name, value, name, value, with nothing between them.
+    text: String,
+    fields: Vec<Field>,
+}
+
+/// Where a field ends; it starts where the one before it ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Field {
+    name_end: usize,
+    value_end: usize,
+}
+
+impl Headers {
+    /// How many header lines there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// Names and values in the order they came.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut start = 0;
+        self.fields.iter().map(move |field| {
+            let pair = (
+                &self.text[start..field.name_end],
+                &self.text[field.name_end..field.value_end],
+            );
+            start = field.value_end;
+            pair
+        })
+    }
+
+    /// The values of every header line of this name.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.iter()
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The value of the first header line of this name.
+    #[must_use]
+    pub fn first(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The elements of a comma-separated list of tokens, over all header lines of this name.
+    /// Not for lists whose elements may be quoted.
+    ///
+    /// RFC 9110 §5.6.1.2: "A recipient MUST parse and ignore a reasonable number of empty list
+    /// elements".
+    pub fn tokens<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.all(name).flat_map(split_list)
+    }
+
+    /// Whether [`tokens`](Self::tokens) has this one, compared without regard to ASCII case.
+    #[must_use]
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.tokens(name)
+            .any(|other| other.eq_ignore_ascii_case(token))
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        self.text.push_str(name);
+        let name_end = self.text.len();
+        self.text.push_str(value);
+        self.fields.push(Field {
+            name_end,
+            value_end: self.text.len(),
+        });
+    }
+}
+
+/// The elements of a comma-separated list, without white space around them and without empty ones.
+pub(crate) fn split_list(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',')
+        .map(trim_whitespace)
+        .filter(|element| !element.is_empty())
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// A complete head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head<L> {
+    /// The first line.
+    pub start: L,
+    /// The lines after it.
+    pub headers: Headers,
+}
+
+/// What [`HeadParser::receive`] did with its input.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Progress<L> {
+    /// So many bytes of the input belong to the head; the rest was not touched.
+    pub consumed: usize,
+    /// The head, once its blank line has come.
+    pub head: Option<Head<L>>,
+}
+
+/// Parses one head after the other out of a stream of bytes.
+#[derive(Debug)]
+pub struct HeadParser<L> {
+    limit: usize,
+    /// Bytes of this head so far.
+    received: usize,
+    /// The beginning of a line whose end has not come.
+    partial: Vec<u8>,
+    start: Option<L>,
+    headers: Headers,
+}
+
+impl<L: StartLine> HeadParser<L> {
+    /// A parser for heads of at most `limit` bytes each, blank line included. It allocates only
+    /// for what arrives.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            received: 0,
+            partial: Vec::new(),
+            start: None,
+            headers: Headers::default(),
+        }
+    }
+
+    /// Takes the next bytes of the stream. When the head is complete the parser is ready for
+    /// another one, starting with the bytes that were not consumed.
+    ///
+    /// # Errors
+    /// The head is malformed or exceeds a limit. The stream is beyond repair; do not go on with it.
+    pub fn receive(&mut self, input: &[u8]) -> Result<Progress<L>, HeadError> {
+        let mut rest = input;
+        while let Some(length) = rest.iter().position(|&byte| byte == b'\n') {
+            let (piece, behind) = rest.split_at(length + 1);
+            rest = behind;
+            self.count(piece.len())?;
+            let blank = if self.partial.is_empty() {
+                self.handle_line(piece)?
+            } else {
+                self.partial.extend_from_slice(piece);
+                let line = std::mem::take(&mut self.partial);
+                let blank = self.handle_line(&line)?;
+                // The allocation is good for the next line that arrives in pieces.
+                self.partial = line;
+                self.partial.clear();
+                blank
+            };
+            if let Some(start) = self.start.take_if(|_| blank) {
+                self.received = 0;
+                let head = Head {
+                    start,
+                    headers: std::mem::take(&mut self.headers),
+                };
+                return Ok(Progress {
+                    consumed: input.len() - rest.len(),
+                    head: Some(head),
+                });
+            }
+        }
+        self.count(rest.len())?;
+        self.partial.extend_from_slice(rest);
+        if self.start.is_none() {
+            check_prefix::<L>(&self.partial)?;
+        }
+        Ok(Progress {
+            consumed: input.len(),
+            head: None,
+        })
+    }
+
+    /// Bytes received of a head that is not complete.
+    #[must_use]
+    pub fn received(&self) -> usize {
+        self.received
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), HeadError> {
+        self.received = self.received.saturating_add(bytes);
+        if self.received > self.limit {
+            return Err(HeadError::Limit(HeadLimit::HeaderBytes(self.limit)));
+        }
+        Ok(())
+    }
+
+    /// Takes a line with its LF. Returns whether it was the blank one that ends the head.
+    fn handle_line(&mut self, line: &[u8]) -> Result<bool, HeadError> {
+        if self.start.is_none() {
+            check_prefix::<L>(line)?;
+        }
+        let line = strip_line_end(line)?;
+        if let Some(&byte) = line
+            .iter()
+            .find(|&&byte| byte.is_ascii_control() && byte != b'\t')
+        {
+            return Err(HeadError::Malformed(match byte {
+                // RFC 9112 §2.2: "A sender MUST NOT generate a bare CR (a CR character not
+                // immediately followed by LF) within any protocol elements other than the content."
+                b'\r' => MalformedHead::BareCarriageReturn,
+                // RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are invalid
+                // and dangerous"; the other control characters are "also invalid".
+                _ => MalformedHead::ControlCharacter,
+            }));
+        }
+        let latin_1: String;
+        let line = match str::from_utf8(line) {
+            Ok(line) => line,
+            Err(_) => {
+                latin_1 = line.iter().copied().map(char::from).collect();
+                &latin_1
+            }
+        };
+        if self.start.is_none() {
+            self.start = Some(L::parse(line).map_err(HeadError::Malformed)?);
+            return Ok(false);
+        }
+        if line.is_empty() {
+            return Ok(true);
+        }
+        if self.headers.len() == MAX_HEADERS {
+            return Err(HeadError::Limit(HeadLimit::HeaderCount(MAX_HEADERS)));
+        }
+        let (name, value) = parse_field(line).map_err(HeadError::Malformed)?;
+        self.headers.push(name, value);
+        Ok(false)
+    }
+}
+
+/// Compares as much of the prefix as has arrived.
+fn check_prefix<L: StartLine>(line: &[u8]) -> Result<(), HeadError> {
+    let length = line.len().min(L::PREFIX.len());
+    if line[..length] == L::PREFIX[..length] {
+        Ok(())
+    } else {
+        Err(HeadError::Malformed(MalformedHead::StartLine))
+    }
+}
+
+fn strip_line_end(line: &[u8]) -> Result<&[u8], HeadError> {
+    // RFC 9112 §2.2: "Although the line terminator for the start-line and fields is the sequence
+    // CRLF, a recipient MAY recognize a single LF as a line terminator". This one does not: what
+    // one reader takes for a line end and another for part of a value is how heads are smuggled.
+    line.strip_suffix(b"\r\n")
+        .ok_or(HeadError::Malformed(MalformedHead::BareLineFeed))
+}
+
+fn parse_field(line: &str) -> Result<(&str, &str), MalformedHead> {
+    // RFC 9112 §5.2: "A user agent that receives an obs-fold in a response message [...] MUST
+    // replace each received obs-fold with one or more SP octets". No WebSocket server needs it, and
+    // it lets one header hide inside another.
+    if line.starts_with([' ', '\t']) {
+        return Err(MalformedHead::FoldedLine);
+    }
+    let (name, value) = line.split_once(':').ok_or(MalformedHead::NoColon)?;
+    if name.is_empty() {
+        return Err(MalformedHead::EmptyName);
+    }
+    // RFC 9112 §5.1: "No whitespace is allowed between the field name and colon."
+    if name.ends_with([' ', '\t']) {
+        return Err(MalformedHead::SpaceBeforeColon);
+    }
+    if !is_token(name) {
+        return Err(MalformedHead::NameNotToken);
+    }
+    // RFC 9112 §5.1: "OWS occurring before the first non-whitespace octet of the field line value,
+    // or after the last [...], is excluded by parsers when extracting the field line value".
+    Ok((name, trim_whitespace(value)))
+}
+
+/// Why a head was refused: the peer's bytes are wrong, or there are too many of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadError {
+    /// Bytes that are not a well-formed HTTP/1.1 head.
+    Malformed(MalformedHead),
+    /// Our limits do not allow more.
+    Limit(HeadLimit),
+}
+
+/// What is malformed about a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MalformedHead {
+    /// The first line is not the one of an HTTP message; the peer may speak another protocol.
+    StartLine,
+    /// An HTTP version other than 1.x.
+    Version,
+    /// A line that ends with LF alone.
+    BareLineFeed,
+    /// A CR without LF behind it.
+    BareCarriageReturn,
+    /// NUL or another control character.
+    ControlCharacter,
+    /// A line that starts with white space: the obsolete way to continue a header value.
+    FoldedLine,
+    /// A header line without a colon.
+    NoColon,
+    /// A header line with nothing before the colon.
+    EmptyName,
+    /// White space between a header name and its colon.
+    SpaceBeforeColon,
+    /// A header name with characters that no token has.
+    NameNotToken,
+}
+
+/// A limit of ours that a head reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeadLimit {
+    /// The head is longer than so many bytes.
+    HeaderBytes(usize),
+    /// The head has more than so many header lines.
+    HeaderCount(usize),
+    /// More than so many 1xx heads came before the final one.
+    InterimHeads(usize),
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(malformed) => malformed.fmt(f),
+            Self::Limit(limit) => limit.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for MalformedHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StartLine => "the first line is not that of an HTTP message (RFC 9112 §2.1)",
+            Self::Version => "the HTTP version is not 1.x (RFC 9112 §2.3)",
+            Self::BareLineFeed => "a header line ends with LF instead of CRLF (RFC 9112 §2.2)",
+            Self::BareCarriageReturn => "a header line contains a bare CR (RFC 9112 §2.2)",
+            Self::ControlCharacter => "a header line contains a control character (RFC 9110 §5.5)",
+            Self::FoldedLine => "a header line is folded (RFC 9112 §5.2)",
+            Self::NoColon => "a header line has no colon (RFC 9112 §5)",
+            Self::EmptyName => "a header line has no name (RFC 9112 §5)",
+            Self::SpaceBeforeColon => "white space stands before a header's colon (RFC 9112 §5.1)",
+            Self::NameNotToken => "a header name is not a token (RFC 9110 §5.1)",
+        })
+    }
+}
+
+impl fmt::Display for HeadLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeaderBytes(limit) => write!(f, "the HTTP head is longer than {limit} bytes"),
+            Self::HeaderCount(limit) => write!(f, "the HTTP head has more than {limit} headers"),
+            Self::InterimHeads(limit) => write!(f, "more than {limit} interim (1xx) answers came"),
+        }
+    }
+}
+
+impl Error for HeadError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\n\
+        Upgrade: websocket\r\n\
+        connection:keep-alive,\t Upgrade ,,\r\n\
+        X-Empty:\r\n\
+        X-Colons:  a: b:c \t\r\n\
+        Connection: x\r\n\
+        \r\n";
+
+    type Responses = HeadParser<StatusLine>;
+
+    /// Feeds pieces and returns the head, or the first error.
+    fn feed(pieces: &[&[u8]]) -> Result<Option<Head<StatusLine>>, HeadError> {
+        let mut parser = Responses::new(1024);
+        for piece in pieces {
+            let progress = parser.receive(piece)?;
+            if progress.head.is_some() {
+                return Ok(progress.head);
+            }
+        }
+        Ok(None)
+    }
+
+    fn check(head: &Head<StatusLine>) {
+        assert_eq!((head.start.status, head.start.minor_version), (101, 1));
+        assert_eq!(&*head.start.reason, "Switching Protocols");
+        let expected = [
+            ("Upgrade", "websocket"),
+            ("connection", "keep-alive,\t Upgrade ,,"),
+            ("X-Empty", ""),
+            ("X-Colons", "a: b:c"),
+            ("Connection", "x"),
+        ];
+        assert!(head.headers.iter().eq(expected), "{:?}", head.headers);
+        assert_eq!(head.headers.len(), expected.len());
+        assert!(
+            head.headers
+                .all("CONNECTION")
+                .eq(["keep-alive,\t Upgrade ,,", "x"])
+        );
+        assert!(
+            head.headers
+                .tokens("Connection")
+                .eq(["keep-alive", "Upgrade", "x"])
+        );
+        assert!(head.headers.has_token("connection", "UPGRADE"));
+        assert!(!head.headers.has_token("connection", "grade"));
+        assert_eq!(head.headers.first("x-empty"), Some(""));
+        assert_eq!(head.headers.first("absent"), None);
+    }
+
+    #[test]
+    fn every_split_into_two_and_three_pieces() {
+        let bytes = ANSWER.as_bytes();
+        check(&feed(&[bytes]).unwrap().unwrap());
+        for first in 0..bytes.len() {
+            for second in first..bytes.len() {
+                let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                check(&feed(&pieces).unwrap().unwrap());
+            }
+            assert_eq!(
+                feed(&[&bytes[..first]]),
+                Ok(None),
+                "{first} bytes are not enough"
+            );
+        }
+    }
+
+    #[test]
+    fn byte_by_byte_and_stopping_behind_the_blank_line() {
+        let mut parser = Responses::new(1024);
+        for (index, byte) in ANSWER.bytes().enumerate() {
+            let progress = parser.receive(&[byte]).unwrap();
+            assert_eq!(progress.consumed, 1);
+            assert_eq!(progress.head.is_some(), index + 1 == ANSWER.len());
+        }
+        for behind in ["\u{81}", "\n\n\r\n", "HTTP/1.1 200"] {
+            let both = [ANSWER, behind].concat();
+            let progress = Responses::new(1024).receive(both.as_bytes()).unwrap();
+            assert_eq!(progress.consumed, ANSWER.len());
+            check(&progress.head.unwrap());
+        }
+    }
+
+    #[test]
+    fn the_parser_is_ready_for_the_next_head() {
+        let mut parser = Responses::new(ANSWER.len());
+        for _ in 0..3 {
+            check(&parser.receive(ANSWER.as_bytes()).unwrap().head.unwrap());
+            assert_eq!(parser.received(), 0);
+        }
+    }
+
+    /// A server that speaks TLS, SSH or SMTP may wait for us without ever ending a line.
+    #[test]
+    fn another_protocol_is_found_out_before_its_first_line_ends() {
+        let error = Err(HeadError::Malformed(MalformedHead::StartLine));
+        assert_eq!(feed(&[b"\x15\x03\x01"]), error);
+        assert_eq!(feed(&[b"HT", b"T", b"X"]), error);
+        assert_eq!(feed(&[b"HT", b"T", b"P"]), Ok(None));
+    }
+
+    #[test]
+    fn malformed_heads_at_every_split() {
+        use MalformedHead as M;
+        let table: [(&str, M); 28] = [
+            ("SSH-2.0-OpenSSH_9.6\r\n", M::StartLine),
+            ("HTTP 1.1\r\n", M::StartLine),
+            ("\r\nHTTP/1.1 101 X\r\n", M::StartLine),
+            ("http/1.1 101 X\r\n", M::StartLine),
+            ("HTTP/1.1\r\n", M::StartLine),
+            ("HTTP/1.1 \r\n", M::StartLine),
+            ("HTTP/1.1  101 X\r\n", M::StartLine),
+            ("HTTP/1.1\t101 X\r\n", M::Version),
+            ("HTTP/1.1 1O1 X\r\n", M::StartLine),
+            ("HTTP/1.1 +10 X\r\n", M::StartLine),
+            ("HTTP/1.1 1010 X\r\n", M::StartLine),
+            ("HTTP/1.1 099 X\r\n", M::StartLine),
+            ("HTTP/2.0 101 X\r\n", M::Version),
+            ("HTTP/1.10 101 X\r\n", M::Version),
+            ("HTTP/1. 101 X\r\n", M::Version),
+            ("HTTP/1.1 101 X\nA: b\r\n\r\n", M::BareLineFeed),
+            ("HTTP/1.1 101 X\r\nA: b\n\n", M::BareLineFeed),
+            ("HTTP/1.1 101 X\r\n\n", M::BareLineFeed),
+            (
+                "HTTP/1.1 101 X\r\nA: b\rC: d\r\n\r\n",
+                M::BareCarriageReturn,
+            ),
+            ("HTTP/1.1 101 X\r\nA: b\r\r\n\r\n", M::BareCarriageReturn),
+            ("HTTP/1.1 101 X\r\nA: b\0\r\n\r\n", M::ControlCharacter),
+            ("HTTP/1.1 101 \u{1b}[31m\r\n\r\n", M::ControlCharacter),
+            ("HTTP/1.1 101 X\r\nA: b\r\n c\r\n\r\n", M::FoldedLine),
+            ("HTTP/1.1 101 X\r\n\tA: b\r\n\r\n", M::FoldedLine),
+            ("HTTP/1.1 101 X\r\nno colon\r\n\r\n", M::NoColon),
+            ("HTTP/1.1 101 X\r\n: b\r\n\r\n", M::EmptyName),
+            ("HTTP/1.1 101 X\r\nA : b\r\n\r\n", M::SpaceBeforeColon),
+            ("HTTP/1.1 101 X\r\nA b: c\r\n\r\n", M::NameNotToken),
+        ];
+        for (text, expected) in table {
+            let expected = Err(HeadError::Malformed(expected));
+            let bytes = text.as_bytes();
+            for split in 0..bytes.len() {
+                assert_eq!(
+                    feed(&[&bytes[..split], &bytes[split..]]),
+                    expected,
+                    "{text:?} at {split}"
+                );
+            }
+            let single: Vec<&[u8]> = bytes.chunks(1).collect();
+            assert_eq!(feed(&single), expected, "{text:?} byte by byte");
+        }
+    }
+
+    #[test]
+    fn every_byte_in_names_and_values() {
+        for byte in 0..=255u8 {
+            let name = [b"HTTP/1.1 101 X\r\nA", &[byte][..], b"B: c\r\n\r\n"].concat();
+            let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            assert_eq!(
+                feed(&[&name]).is_ok(),
+                token || byte == b':',
+                "name with {byte:#04x}"
+            );
+            let value = [b"HTTP/1.1 101 X\r\nA: b", &[byte][..], b"c\r\n\r\n"].concat();
+            let allowed = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+            assert_eq!(feed(&[&value]).is_ok(), allowed, "value with {byte:#04x}");
+        }
+    }
+
+    #[test]
+    fn text_outside_ascii() {
+        let utf_8 = feed(&["HTTP/1.1 403 Zugriff verwehrt für dich\r\nA: ü\r\n\r\n".as_bytes()]);
+        let head = utf_8.unwrap().unwrap();
+        assert_eq!(&*head.start.reason, "Zugriff verwehrt für dich");
+        assert_eq!(head.headers.first("a"), Some("ü"));
+        let latin_1 = feed(&[b"HTTP/1.1 403 f\xfcr\r\nA: \xfc\r\n\r\n"])
+            .unwrap()
+            .unwrap();
+        assert_eq!(&*latin_1.start.reason, "für");
+        assert_eq!(latin_1.headers.first("a"), Some("ü"));
+    }
+
+    #[test]
+    fn status_lines_in_use() {
+        for (line, minor, status, reason) in [
+            ("HTTP/1.1 101", 1, 101, ""),
+            ("HTTP/1.1 101 ", 1, 101, ""),
+            ("HTTP/1.0 200 OK", 0, 200, "OK"),
+            ("HTTP/1.2 520  two  spaces ", 2, 520, " two  spaces "),
+            ("HTTP/1.1 999 Denied", 1, 999, "Denied"),
+        ] {
+            let expected = StatusLine {
+                minor_version: minor,
+                status,
+                reason: reason.into(),
+            };
+            assert_eq!(StatusLine::parse(line), Ok(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn request_lines() {
+        let line = RequestLine::parse("GET /a?b=c HTTP/1.1").unwrap();
+        assert_eq!(
+            (&*line.method, &*line.target, line.minor_version),
+            ("GET", "/a?b=c", 1)
+        );
+        for bad in [
+            "",
+            "GET",
+            "GET /",
+            "GET  HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            "G(T / HTTP/1.1",
+        ] {
+            assert_eq!(
+                RequestLine::parse(bad),
+                Err(MalformedHead::StartLine),
+                "{bad:?}"
+            );
+        }
+        assert_eq!(
+            RequestLine::parse("GET /ä HTTP/1.1"),
+            Err(MalformedHead::StartLine)
+        );
+        assert_eq!(
+            RequestLine::parse("GET / HTTP/2.0"),
+            Err(MalformedHead::Version)
+        );
+    }
+
+    #[test]
+    fn the_byte_limit_is_exact_and_independent_of_pieces() {
+        let too_long = HeadError::Limit(HeadLimit::HeaderBytes(ANSWER.len() - 1));
+        for chunk in 1..=ANSWER.len() {
+            let mut exact = Responses::new(ANSWER.len());
+            let mut short = Responses::new(ANSWER.len() - 1);
+            let mut outcome = Ok(());
+            for piece in ANSWER.as_bytes().chunks(chunk) {
+                exact.receive(piece).unwrap();
+                outcome = short.receive(piece).map(|_| ());
+            }
+            assert_eq!(outcome, Err(too_long), "pieces of {chunk}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_headers_is_limited() {
+        let head = |count: usize| format!("HTTP/1.1 101 X\r\n{}\r\n", "A:\r\n".repeat(count));
+        assert!(feed(&[head(MAX_HEADERS).as_bytes()]).unwrap().is_some());
+        let error = HeadError::Limit(HeadLimit::HeaderCount(MAX_HEADERS));
+        assert_eq!(feed(&[head(MAX_HEADERS + 1).as_bytes()]), Err(error));
+    }
+
+    #[test]
+    fn memory_grows_only_with_what_arrived() {
+        let mut parser = Responses::new(usize::MAX);
+        assert_eq!(
+            parser.partial.capacity() + parser.headers.text.capacity(),
+            0
+        );
+        parser
+            .receive(b"HTTP/1.1 101 X\r\nContent-Length: 18446744073709551615\r\nA")
+            .unwrap();
+        assert!(parser.partial.capacity() + parser.headers.text.capacity() < 256);
+        // What is too long is not even stored.
+        let mut parser = Responses::new(100);
+        parser
+            .receive(&[b"HTTP/1.1 101 ", [b'x'; 1_000_000].as_slice()].concat())
+            .unwrap_err();
+        assert_eq!(parser.partial.capacity(), 0);
+    }
+
+    /// The head is fed in single bytes with one long line. Rescanning would look at 2 * 10^12 bytes
+    /// and not come back within the life of this test run.
+    #[test]
+    fn pitfall_07_no_rescan_of_what_already_arrived() {
+        const LENGTH: usize = 2_000_000;
+        let mut parser = Responses::new(LENGTH + 1024);
+        parser.receive(b"HTTP/1.1 101 X\r\nA: ").unwrap();
+        for _ in 0..LENGTH {
+            parser.receive(b"x").unwrap();
+        }
+        let head = parser.receive(b"\r\n\r\n").unwrap().head.unwrap();
+        assert_eq!(head.headers.first("a").map(str::len), Some(LENGTH));
+    }
+}

@@ -1,1 +1,143 @@
-//! (being written)
+//! SHA-1 (FIPS 180-4), for the one use the handshake has for it.
+//!
+//! A server proves that it read the client's `Sec-WebSocket-Key` by hashing it together with a
+//! fixed GUID ([`super::handshake`] compares the answer). SHA-1 is broken as a signature; here it
+//! only has to show that the other side speaks WebSocket, so a short and plain implementation that
+//! runs once per connection is all that is wanted. The digest goes on to [`super::base64`].
+
+/// Bytes that one round of compression takes.
+const BLOCK_BYTES: usize = 64;
+/// The message length in bits takes the last eight bytes of the last block.
+const LENGTH_BYTES: usize = 8;
+
+/// The SHA-1 digest of `message`.
+#[must_use]
+pub fn digest(message: &[u8]) -> [u8; 20] {
+    let mut state: [u32; 5] = [
+        0x6745_2301,
+        0xefcd_ab89,
+        0x98ba_dcfe,
+        0x1032_5476,
+        0xc3d2_e1f0,
+    ];
+    let (blocks, rest) = message.as_chunks::<BLOCK_BYTES>();
+    for block in blocks {
+        compress(&mut state, block);
+    }
+
+    // FIPS 180-4 §5.1.1: a one bit, zeros, and the length in bits as a 64-bit big-endian number.
+    let mut last = [0u8; BLOCK_BYTES];
+    last[..rest.len()].copy_from_slice(rest);
+    last[rest.len()] = 0x80;
+    if rest.len() + 1 > BLOCK_BYTES - LENGTH_BYTES {
+        compress(&mut state, &last);
+        last = [0u8; BLOCK_BYTES];
+    }
+    let bits = (message.len() as u64).wrapping_mul(8);
+    last[BLOCK_BYTES - LENGTH_BYTES..].copy_from_slice(&bits.to_be_bytes());
+    compress(&mut state, &last);
+
+    let mut digest = [0u8; 20];
+    for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    digest
+}
+
+/// FIPS 180-4 §6.1.2: mixes one block into the state.
+fn compress(state: &mut [u32; 5], block: &[u8; BLOCK_BYTES]) {
+    let mut schedule = [0u32; 80];
+    for (word, bytes) in schedule.iter_mut().zip(block.as_chunks::<4>().0) {
+        *word = u32::from_be_bytes(*bytes);
+    }
+    for t in 16..80 {
+        schedule[t] = (schedule[t - 3] ^ schedule[t - 8] ^ schedule[t - 14] ^ schedule[t - 16])
+            .rotate_left(1);
+    }
+
+    let [mut a, mut b, mut c, mut d, mut e] = *state;
+    for (t, word) in schedule.into_iter().enumerate() {
+        let (f, constant) = match t {
+            0..20 => ((b & c) | (!b & d), 0x5a82_7999),
+            20..40 => (b ^ c ^ d, 0x6ed9_eba1),
+            40..60 => ((b & c) | (b & d) | (c & d), 0x8f1b_bcdc),
+            _ => (b ^ c ^ d, 0xca62_c1d6_u32),
+        };
+        let next = a
+            .rotate_left(5)
+            .wrapping_add(f)
+            .wrapping_add(e)
+            .wrapping_add(constant)
+            .wrapping_add(word);
+        (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
+    }
+    for (word, mixed) in state.iter_mut().zip([a, b, c, d, e]) {
+        *word = word.wrapping_add(mixed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::digest;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// RFC 3174 §7.3, and the empty message.
+    #[test]
+    fn rfc_3174_vectors() {
+        assert_eq!(
+            hex(&digest(b"")),
+            "da39a3ee5e6b4b0d3255bfef95601890afd80709"
+        );
+        assert_eq!(
+            hex(&digest(b"abc")),
+            "a9993e364706816aba3e25717850c26c9cd0d89d"
+        );
+        let two_blocks = b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
+        assert_eq!(
+            hex(&digest(two_blocks)),
+            "84983e441c3bd26ebaae4aa1f95129e5e54670f1"
+        );
+        let million = vec![b'a'; 1_000_000];
+        assert_eq!(
+            hex(&digest(&million)),
+            "34aa973cd4c4daa4f61eeb2bdbad27316534016f"
+        );
+        let tenfold = b"01234567".repeat(80);
+        assert_eq!(
+            hex(&digest(&tenfold)),
+            "dea356a2cddd90c7a7ecedc5ebb563934f460452"
+        );
+    }
+
+    /// RFC 6455 §1.3 gives the digest of its sample key byte by byte.
+    #[test]
+    fn rfc_6455_sample() {
+        let text = b"dGhlIHNhbXBsZSBub25jZQ==258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+        assert_eq!(
+            hex(&digest(text)),
+            "b37a4f2cc0624f1690f64606cf385945b2bec4ea"
+        );
+    }
+
+    /// The padding spills into a second block from 56 bytes on; digests by `sha1sum`.
+    #[test]
+    fn lengths_around_the_padding_boundaries() {
+        let table = [
+            (55, "c1c8bbdc22796e28c0e15163d20899b65621d65a"),
+            (56, "c2db330f6083854c99d4b5bfb6e8f29f201be699"),
+            (63, "03f09f5b158a7a8cdad920bddc29b81c18a551f5"),
+            (64, "0098ba824b5c16427bd7a1122a5a442a25ec644d"),
+            (65, "11655326c708d70319be2610e8a57d9a5b959d3b"),
+        ];
+        for (length, expected) in table {
+            assert_eq!(
+                hex(&digest(&vec![b'a'; length])),
+                expected,
+                "{length} bytes"
+            );
+        }
+    }
+}

@@ -44,6 +44,7 @@
 
 pub mod event;
 pub mod kind;
+pub(crate) mod recorder;
 pub mod render;
 pub mod ring;
 

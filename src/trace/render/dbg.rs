@@ -59,40 +59,28 @@ impl fmt::Display for DbgLine<'_> {
 
 /// What happened, in WebSockex's words where it has any.
 fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
-    let (value, limit, about) = (event.value(), event.limit(), event.subject().name());
-    let (text, more, frame, close) = (
-        Text(event),
-        More(event),
-        FrameShown(event),
-        CloseShown(event),
+    let (value, limit, code) = (event.value(), event.limit(), event.code());
+    let (about, opcode, tls) = (
+        event.subject().name(),
+        Opcode(event.opcode()),
+        TlsVersion(code),
     );
+    let (text, more) = (Text(event), More(event));
+    let (frame, close) = (FrameShown(event), CloseShown(event));
     match event.kind() {
         Kind::Connecting => write!(f, "attempting to connect to {text} (attempt {value})"),
-        Kind::Resolved => write!(
-            f,
-            "resolved the host's name to {value} addresses, first {text}"
-        ),
+        Kind::Resolved => write!(f, "resolved the name to {value} addresses, first {text}"),
         Kind::TcpConnecting => write!(f, "opening a TCP connection to {text}"),
         Kind::TcpConnected => write!(f, "opened the TCP connection to {text}"),
         Kind::ProxyConnected => write!(f, "reached the server through the proxy {text}"),
-        Kind::TlsEstablished if event.resumed() => {
-            write!(f, "resumed {}{more}", TlsVersion(event.code()))
-        }
-        Kind::TlsEstablished => write!(f, "established {}{more}", TlsVersion(event.code())),
-        Kind::TlsAlert if event.received() => {
-            write!(f, "received TLS alert {}{more}", event.code())
-        }
-        Kind::TlsAlert => write!(f, "sent TLS alert {}{more}", event.code()),
+        Kind::TlsEstablished if event.resumed() => write!(f, "resumed {tls}{more}"),
+        Kind::TlsEstablished => write!(f, "established {tls}{more}"),
+        Kind::TlsAlert if event.received() => write!(f, "received TLS alert {code}{more}"),
+        Kind::TlsAlert => write!(f, "sent TLS alert {code}{more}"),
         Kind::Upgrading => write!(f, "sent the upgrade request to {text}"),
         Kind::Connected => write!(f, "successfully connected (epoch {value}){more}"),
-        Kind::ConnectFailed if event.code() == 0 => {
-            write!(f, "failed to connect at stage {about}{more}")
-        }
-        Kind::ConnectFailed => write!(
-            f,
-            "failed to connect at stage {about} (HTTP {}){more}",
-            event.code()
-        ),
+        Kind::ConnectFailed if code == 0 => write!(f, "failed to connect at stage {about}{more}"),
+        Kind::ConnectFailed => write!(f, "failed to connect at stage {about} (HTTP {code}){more}"),
         Kind::ReconnectScheduled => {
             write!(f, "reconnecting in {:?}{more}", Duration::from_nanos(value))
         }
@@ -110,12 +98,8 @@ fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
         Kind::ErrorCloseSent => write!(f, "sending error close frame: {close}"),
         Kind::CloseReceived => write!(f, "closing with the remote reason: {close}"),
         Kind::ClosingLocal => write!(f, "closing with local reason: {close}"),
-        Kind::ClosingError if event.code() == 0 => write!(f, "closing due to error{more}"),
-        Kind::ClosingError => write!(
-            f,
-            "closing due to error{more} (close code {})",
-            event.code()
-        ),
+        Kind::ClosingError if code == 0 => write!(f, "closing due to error{more}"),
+        Kind::ClosingError => write!(f, "closing due to error{more} (close code {code})"),
         Kind::RemoteDropped => {
             write!(
                 f,
@@ -131,11 +115,7 @@ fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
         Kind::LimitHit => write!(f, "hit the limit {about}: {value} where {limit} is allowed"),
         Kind::QueueHighWater => write!(f, "queued {value} B of output, high-water mark {limit} B"),
         Kind::QueueDrained => f.write_str("drained the output queue"),
-        Kind::SendDropped => write!(
-            f,
-            "dropped an outgoing {} ({value} B){more}",
-            Opcode(event.opcode())
-        ),
+        Kind::SendDropped => write!(f, "dropped an outgoing {opcode} ({value} B){more}"),
         Kind::ReadingPaused => f.write_str("paused reading"),
         Kind::ReadingResumed => f.write_str("resumed reading"),
         Kind::LevelChanged => write!(f, "changed the trace level to {about}"),

@@ -22,8 +22,12 @@ pub use json::{JsonLine, json_line};
 /// Prints an event's [`dbg_line`] to standard error: one write per line, so that lines of several threads do
 /// not mix. Errors are ignored: a closed standard error must not take connections down.
 pub fn print_dbg(event: &Event, name: &str) {
+    let _ = write_dbg(&mut io::stderr().lock(), event, name);
+}
+
+fn write_dbg(output: &mut impl Write, event: &Event, name: &str) -> io::Result<()> {
     let line = format!("{}\n", dbg_line(event, name));
-    let _ = io::stderr().lock().write_all(line.as_bytes());
+    output.write_all(line.as_bytes())
 }
 
 /// A connection's id as `slot#generation`.

@@ -1,0 +1,203 @@
+//! Everything that can go wrong, told apart by stage and by blame.
+
+use crate::protocol::close::InvalidClose;
+use crate::protocol::error::ProtocolError;
+use crate::protocol::handshake::{HandshakeError, HeaderError};
+use crate::protocol::url::UrlError;
+use std::error::Error as StdError;
+use std::net::SocketAddr;
+use std::time::Duration;
+use std::{fmt, io};
+
+/// An error of somebody else's: a handler's, or the TLS library's.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A stage on the way to an open connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Looking the host's name up.
+    Resolve,
+    /// The TCP handshake.
+    Tcp,
+    /// The TLS handshake.
+    Tls,
+    /// The opening handshake of RFC 6455 §4.
+    Upgrade,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "looking up the name",
+            Self::Tcp => "connecting",
+            Self::Tls => "the TLS handshake",
+            Self::Upgrade => "the opening handshake",
+        })
+    }
+}
+
+/// Why a request, a connection or the reactor failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The URL cannot be used. Found before any I/O.
+    Url(UrlError),
+    /// A header, subprotocol or other setting of a request cannot be used. Found before any I/O.
+    Request(HeaderError),
+    /// `wss` was asked for, and the crate was built without the feature `tls` or a crypto provider.
+    TlsUnavailable,
+    /// The TLS configuration cannot be used. Found before any I/O.
+    TlsConfig(BoxError),
+    /// The host's name was not found.
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No TCP connection: refused, unreachable, no such network.
+    Connect {
+        /// The last address that was tried.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// TLS failed: a certificate that does not verify, an alert, a record that does not decrypt.
+    Tls(BoxError),
+    /// The opening handshake failed; a refusal carries status, headers and the start of the body.
+    Handshake(HandshakeError),
+    /// A stage took longer than it may.
+    Timeout {
+        /// The stage.
+        stage: Stage,
+        /// How long it was allowed to take.
+        limit: Duration,
+    },
+    /// The peer broke the protocol or a limit; the connection was closed with
+    /// [`ProtocolError::close_code`].
+    Protocol(ProtocolError),
+    /// The socket failed while the connection was open.
+    Io(io::Error),
+    /// A handler's callback returned this.
+    Handler(BoxError),
+    /// A handler's callback panicked, with this message.
+    HandlerPanicked(String),
+    /// The reactor itself could not go on: no poll, no waker, no entropy.
+    Reactor(io::Error),
+    /// The reactor has as many connections as its slots can number, or is shutting down.
+    Refused(&'static str),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(error) => write!(f, "the URL cannot be used: {error}"),
+            Self::Request(error) => write!(f, "the request cannot be used: {error}"),
+            Self::TlsUnavailable => f.write_str(
+                "wss needs the feature `tls` and a crypto provider (feature `aws-lc-rs` or `ring`)",
+            ),
+            Self::TlsConfig(error) => write!(f, "the TLS configuration cannot be used: {error}"),
+            Self::Resolve { host, source } => write!(f, "no address for {host}: {source}"),
+            Self::Connect { address, source } => {
+                write!(f, "no connection to {address}: {source}")
+            }
+            Self::Tls(error) => write!(f, "TLS failed: {error}"),
+            Self::Handshake(error) => write!(f, "the opening handshake failed: {error}"),
+            Self::Timeout { stage, limit } => write!(f, "{stage} took longer than {limit:?}"),
+            Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
+            Self::Io(error) => write!(f, "the connection failed: {error}"),
+            Self::Handler(error) => write!(f, "the handler failed: {error}"),
+            Self::HandlerPanicked(message) => write!(f, "the handler panicked: {message}"),
+            Self::Reactor(error) => write!(f, "the reactor failed: {error}"),
+            Self::Refused(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Url(error) => Some(error),
+            Self::Request(error) => Some(error),
+            Self::Handshake(error) => Some(error),
+            Self::Protocol(error) => Some(error),
+            Self::Resolve { source, .. } | Self::Connect { source, .. } => Some(source),
+            Self::Io(error) | Self::Reactor(error) => Some(error),
+            Self::Tls(error) | Self::TlsConfig(error) | Self::Handler(error) => {
+                Some(error.as_ref())
+            }
+            Self::TlsUnavailable
+            | Self::Timeout { .. }
+            | Self::HandlerPanicked(_)
+            | Self::Refused(_) => None,
+        }
+    }
+}
+
+impl From<UrlError> for Error {
+    fn from(error: UrlError) -> Self {
+        Self::Url(error)
+    }
+}
+
+impl From<HeaderError> for Error {
+    fn from(error: HeaderError) -> Self {
+        Self::Request(error)
+    }
+}
+
+/// Why something was not sent. Nothing of it reached the wire, and the connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The connection is not open yet, or between two attempts.
+    NotOpen,
+    /// A Close frame was sent already. RFC 6455 §5.5.1: "The application MUST NOT send any more
+    /// data frames after sending a Close frame."
+    Closing,
+    /// The connection has ended for good, or never was.
+    Gone,
+    /// The queue is full: the peer, or the reactor, does not take what is sent fast enough.
+    Full {
+        /// What waits already: bytes of a connection, or commands of a [`Remote`](crate::Remote).
+        queued: usize,
+        /// What may wait.
+        limit: usize,
+    },
+    /// A control payload of this many bytes; 125 are allowed (RFC 6455 §5.5).
+    ControlTooLong(usize),
+    /// A Close that cannot be sent.
+    InvalidClose(InvalidClose),
+    /// A message of one kind, or a whole one, in the middle of a fragmented message; or a further
+    /// fragment where none was begun (RFC 6455 §5.4).
+    FragmentOrder,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOpen => f.write_str("the connection is not open"),
+            Self::Closing => f.write_str("the connection is closing"),
+            Self::Gone => f.write_str("the connection has ended"),
+            Self::Full { queued, limit } => {
+                write!(f, "the queue is full: {queued} wait, {limit} may")
+            }
+            Self::ControlTooLong(length) => {
+                write!(f, "a control payload of {length} bytes is longer than 125")
+            }
+            Self::InvalidClose(error) => error.fmt(f),
+            Self::FragmentOrder => {
+                f.write_str("the fragments of a message must follow each other, all of one kind")
+            }
+        }
+    }
+}
+
+impl StdError for SendError {}
+
+impl From<InvalidClose> for SendError {
+    fn from(error: InvalidClose) -> Self {
+        Self::InvalidClose(error)
+    }
+}

@@ -1,0 +1,372 @@
+//! What a user implements, and what the callbacks are given.
+//!
+//! Between the session, below, and the reactor, above, which calls the callbacks. A handler talks
+//! to its own connection through [`Context`], directly: what it sends goes into the output buffer
+//! of the turn, and leaves with everything else of that turn in one write.
+
+use crate::error::{BoxError, SendError};
+use crate::protocol::close::{CloseCode, CloseFrame};
+use crate::protocol::frame::OpCode;
+use crate::protocol::handshake::Response;
+use crate::request::Request;
+use crate::session::life::Life;
+use crate::session::outbound::{Fragment, Output};
+use crate::session::reason::DisconnectReason;
+use crate::session::timers::TimerId;
+use crate::trace::Level;
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What a callback returns. An `Err` closes the connection with 1011 and ends it; the other
+/// connections go on.
+pub type HandlerResult = Result<(), BoxError>;
+
+/// Names a connection of one reactor, for as long as it lives, over all its reconnects. Never used
+/// again for another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub(crate) u64);
+
+impl ConnectionId {
+    pub(crate) fn new(slot: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(slot))
+    }
+
+    // Both halves are 32 bits long; the casts take them apart.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(crate) fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    /// As in the trace: the slot, and which of its users this is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.slot(), self.generation())
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnectionId({self})")
+    }
+}
+
+/// A complete message, borrowed from where it was received. Copy what must outlive the callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A text message (RFC 6455 §5.6); UTF-8, validated.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// The bytes, whichever kind it is.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    pub(crate) fn opcode(&self) -> OpCode {
+        match self {
+            Self::Text(_) => OpCode::Text,
+            Self::Binary(_) => OpCode::Binary,
+        }
+    }
+}
+
+/// A connection has opened, for the first time or again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Open<'a> {
+    /// How often this connection has been opened, this time included. Whatever was known from an
+    /// earlier epoch may have a gap now.
+    pub epoch: u64,
+    /// Attempts it took, from 1.
+    pub attempts: u32,
+    /// The server's answer: its headers and the subprotocol.
+    pub response: &'a Response,
+    /// The address of the peer.
+    pub peer: SocketAddr,
+}
+
+/// A connection has ended, or an attempt to open it has failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Disconnect<'a> {
+    /// Why.
+    pub reason: &'a DisconnectReason,
+    /// How many attempts in a row have failed, this one included; 0 if the connection was open.
+    pub attempt: u32,
+    /// How often this connection has been opened so far.
+    pub epoch: u64,
+    /// Both Close frames were exchanged (RFC 6455 §7.1.4: "closed _cleanly_").
+    pub clean: bool,
+    /// What [`Reconnect::ByPolicy`] would do: connect again after this time, or never.
+    pub policy: Option<Duration>,
+}
+
+/// What comes after a disconnect.
+#[derive(Debug, Default)]
+pub enum Reconnect {
+    /// This was the end.
+    Never,
+    /// What the request's [`ReconnectPolicy`](crate::ReconnectPolicy) says.
+    #[default]
+    ByPolicy,
+    /// Connect again after this time.
+    After(Duration),
+    /// Connect at once, with another request: another URL, other headers.
+    To(Box<Request>),
+}
+
+/// The end of a connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Termination<'a> {
+    /// The connection that is no more.
+    pub id: ConnectionId,
+    /// Why it ended for good.
+    pub reason: &'a DisconnectReason,
+    /// How often it was open.
+    pub epoch: u64,
+}
+
+/// The callbacks of a connection. All have defaults; a handler implements what it needs.
+///
+/// The order is a contract. One [`on_open`](Self::on_open) for each time the connection opens, then
+/// messages and the rest, then exactly one [`on_disconnect`](Self::on_disconnect) for it. An attempt
+/// that fails gives an `on_disconnect` too, without an `on_open`. [`on_terminate`](Self::on_terminate)
+/// comes exactly once, last. A callback that returns `Err` or panics closes its own connection with
+/// 1011 and ends it for good, whatever the policy; `on_disconnect` and `on_terminate` still come.
+///
+/// All callbacks run on the reactor's thread: one that takes long holds up every connection.
+pub trait Handler: 'static {
+    /// The connection is open; whatever is sent here is the first the peer gets.
+    ///
+    /// # Errors
+    /// As [`HandlerResult`] says; so for all callbacks.
+    fn on_open(&mut self, cx: &mut Context<'_>, open: &Open<'_>) -> HandlerResult {
+        let _ = (cx, open);
+        Ok(())
+    }
+
+    /// A complete message has arrived.
+    #[allow(clippy::missing_errors_doc)]
+    fn on_message(&mut self, cx: &mut Context<'_>, message: Message<'_>) -> HandlerResult {
+        let _ = (cx, message);
+        Ok(())
+    }
+
+    /// The peer asks for a pong. The default sends it; without that, none is sent.
+    #[allow(clippy::missing_errors_doc)]
+    fn on_ping(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> HandlerResult {
+        match cx.send_pong(payload) {
+            // RFC 6455 §5.5.2: a Pong is owed "unless it already received a Close frame"; once
+            // closing has begun, and when the queue is full, it is not worth the connection.
+            Ok(()) | Err(SendError::Closing | SendError::Full { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The answer to a ping, or a heartbeat of the peer's.
+    #[allow(clippy::missing_errors_doc)]
+    fn on_pong(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> HandlerResult {
+        let _ = (cx, payload);
+        Ok(())
+    }
+
+    /// Something sent with [`Remote::cast`](crate::Remote::cast). Casts that come while there is no
+    /// open connection wait for the next `on_open`.
+    #[allow(clippy::missing_errors_doc)]
+    fn on_cast(&mut self, cx: &mut Context<'_>, message: Box<dyn Any + Send>) -> HandlerResult {
+        let _ = (cx, message);
+        Ok(())
+    }
+
+    /// A timer set with [`Context::set_timer`] is due. Timers run whether the connection is open or
+    /// not.
+    #[allow(clippy::missing_errors_doc)]
+    fn on_timer(&mut self, cx: &mut Context<'_>, timer: TimerId) -> HandlerResult {
+        let _ = (cx, timer);
+        Ok(())
+    }
+
+    /// The last message of a read was delivered: the moment for work that is worth doing once per
+    /// batch.
+    #[allow(clippy::missing_errors_doc)]
+    fn on_batch_end(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// The socket had refused to take more, and has now taken all that waited.
+    #[allow(clippy::missing_errors_doc)]
+    fn on_drained(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// The connection has ended, or an attempt to open it failed: what now?
+    fn on_disconnect(&mut self, cx: &mut Context<'_>, disconnect: &Disconnect<'_>) -> Reconnect {
+        let _ = (cx, disconnect);
+        Reconnect::ByPolicy
+    }
+
+    /// The end; nothing is called after this, and the handler is given back.
+    fn on_terminate(self: Box<Self>, termination: &Termination<'_>) {
+        let _ = termination;
+    }
+}
+
+/// A handler's hold on its own connection, for the length of one callback.
+pub struct Context<'a> {
+    pub(crate) id: ConnectionId,
+    pub(crate) life: &'a mut Life,
+    pub(crate) output: Output<'a>,
+}
+
+impl Context<'_> {
+    /// The connection's name in its reactor.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// How often the connection has been opened so far.
+    pub fn epoch(&self) -> u64 {
+        self.life.epoch
+    }
+
+    /// Bytes of output that wait: what the socket did not take, and what this turn has sent so far.
+    pub fn queued(&self) -> usize {
+        self.life.queued + self.output.frames.len()
+    }
+
+    /// Sends a text message.
+    ///
+    /// # Errors
+    /// [`SendError`] says why nothing was sent: not open, closing, queue full, or a fragmented
+    /// message is under way.
+    #[inline]
+    pub fn send_text(&mut self, text: &str) -> Result<(), SendError> {
+        self.send(Message::Text(text))
+    }
+
+    /// Sends a binary message.
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text).
+    #[inline]
+    pub fn send_binary(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.send(Message::Binary(bytes))
+    }
+
+    /// Sends a message of either kind.
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text).
+    #[inline]
+    pub fn send(&mut self, message: Message<'_>) -> Result<(), SendError> {
+        let (opcode, payload) = (message.opcode(), message.as_bytes());
+        self.life
+            .send(&mut self.output, Some(self.life.callback), opcode, payload)
+    }
+
+    /// Sends one fragment of a message, all fragments of one kind (RFC 6455 §5.4). Control frames
+    /// may be sent in between, other messages not.
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text); [`SendError::FragmentOrder`] for a first fragment inside
+    /// a message, a further one outside, or one of the other kind.
+    pub fn send_fragment(
+        &mut self,
+        message: Message<'_>,
+        fragment: Fragment,
+    ) -> Result<(), SendError> {
+        let (opcode, payload) = (message.opcode(), message.as_bytes());
+        let callback = Some(self.life.callback);
+        self.life
+            .send_fragment(&mut self.output, callback, opcode, fragment, payload)
+    }
+
+    /// Sends a ping with a payload of at most 125 bytes.
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text), and for a longer payload.
+    pub fn send_ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        let callback = Some(self.life.callback);
+        self.life
+            .send_control(&mut self.output, callback, OpCode::Ping, payload)
+    }
+
+    /// Sends a pong with a payload of at most 125 bytes. While the socket takes nothing only the
+    /// newest pong is kept (RFC 6455 §5.5.3 allows that).
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text), and for a longer payload.
+    pub fn send_pong(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        let callback = Some(self.life.callback);
+        self.life
+            .send_control(&mut self.output, callback, OpCode::Pong, payload)
+    }
+
+    /// Closes with [`CloseCode::NORMAL`]: sends the Close frame, waits for the peer's until the
+    /// close timeout, then drops the TCP connection. Messages that the peer sent before it answers
+    /// are still delivered. A connection closed from this side is not opened again by policy.
+    ///
+    /// While the connection is not open, the attempt or the wait for the next one is given up. A
+    /// second call changes nothing.
+    pub fn close(&mut self) {
+        // Refused only when it is closing or over already, which is what was wanted.
+        let _ = self.close_with(CloseCode::NORMAL, "");
+    }
+
+    /// Closes with a code and a reason of at most 123 bytes.
+    ///
+    /// # Errors
+    /// A code that must not be sent, a reason that is too long, a connection that is closing
+    /// already or over.
+    pub fn close_with(&mut self, code: CloseCode, reason: &str) -> Result<(), SendError> {
+        let close = CloseFrame { code, reason };
+        self.life.close(&mut self.output, Some(close))
+    }
+
+    /// Arms a timer: [`Handler::on_timer`] is called once, not before `delay` has passed. Arming it
+    /// again moves it.
+    pub fn set_timer(&mut self, timer: TimerId, delay: Duration) {
+        self.life.timers.set(timer, self.output.now.after(delay));
+    }
+
+    /// Disarms a timer; true if it was armed.
+    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        self.life.timers.cancel(timer)
+    }
+
+    /// Sets how much of this connection is recorded from now on.
+    pub fn set_trace(&mut self, level: Level) {
+        self.life.set_level(&mut self.output, level);
+    }
+
+    /// The events of this connection that the trace still holds, oldest first;
+    /// [`trace::render`](crate::trace::render) makes lines of them.
+    pub fn last_events(&self) -> impl Iterator<Item = &crate::trace::Event> {
+        self.output.trace.ring().of(self.id.0)
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("id", &self.id)
+            .field("stage", &self.life.stage)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,621 @@
+//! One connection's turn: what the poll, a timer or a command said, carried out on its socket, its
+//! session and its handler, and then settled: written, re-armed, published, or ended.
+
+use super::Shared;
+use super::dispatch::Core;
+use super::link::{Link, LinkWire};
+use super::remote::OwnedMessage;
+use super::slots::Availability;
+use crate::error::Error;
+use crate::handler::{ConnectionId, Handler, Message, Reconnect};
+use crate::protocol::close::CloseFrame;
+use crate::request::Request;
+use crate::session::reason::DisconnectReason;
+use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
+#[cfg(feature = "tls")]
+use crate::tls::{Tls, TlsConfig};
+use crate::trace::event::Event;
+use crate::trace::kind::{Callback, Kind};
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+use std::any::Any;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Reads of one connection in one turn; then the others have theirs (pitfall 23).
+const READS_PER_TURN: usize = 4;
+
+/// Does a read that fills less than it could say that the socket is drained, as epoll(7) promises
+/// of stream sockets? It saves the read that finds nothing, half of all.
+const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+pub(super) struct Connection {
+    pub(super) core: Core,
+    link: Option<Link>,
+    /// Of the socket, new with each: an event for an earlier one is not taken for this one's.
+    pub(super) token: Token,
+    /// The entry in the timers that counts.
+    pub(super) armed: Option<Time>,
+    published: Availability,
+    /// On the ready list: there is more to read than a turn's share.
+    pub(super) ready: bool,
+    /// The look-up whose answer is awaited.
+    lookup: u64,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConfig>,
+}
+
+/// Is there a connection after its turn?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Alive,
+    Ended,
+}
+
+impl Connection {
+    /// A connection whose first attempt begins in the next turn.
+    pub(super) fn new(
+        id: ConnectionId,
+        request: Request,
+        handler: Box<dyn Handler>,
+        shared: &Shared,
+    ) -> Self {
+        let life = Life::new(id.0, request.target, shared.level, shared.turn.now);
+        Self {
+            core: Core {
+                id,
+                handler,
+                session: Session {
+                    inbound: Inbound::Nobody,
+                    life,
+                },
+                casts: Vec::new(),
+                batch: false,
+                peer: None,
+            },
+            link: None,
+            token: super::NO_TOKEN,
+            armed: None,
+            published: Availability::NotOpen,
+            ready: false,
+            lookup: 0,
+            #[cfg(feature = "tls")]
+            tls: request.tls,
+        }
+    }
+
+    fn life(&mut self) -> &mut Life {
+        &mut self.core.session.life
+    }
+
+    /// The poll reported the socket.
+    pub(super) fn handle_event(&mut self, shared: &mut Shared, readable: bool, writable: bool) {
+        if self.life().stage == Stage::Connecting && !self.handle_connecting(shared) {
+            return;
+        }
+        if writable {
+            self.flush(shared);
+        }
+        if readable {
+            self.receive(shared);
+        }
+    }
+
+    /// A timer is due.
+    pub(super) fn handle_deadline(&mut self, shared: &mut Shared) {
+        // No more than were armed at first: a handler that arms one with no delay gets it next turn.
+        for _ in 0..self.life().timers.armed() {
+            let Some(timer) = self.core.session.life.timers.take_due(shared.turn.now) else {
+                break;
+            };
+            let (mut output, _) = shared.turn.split(None);
+            self.life()
+                .record(&mut output, Kind::HandlerTimerFired, |time, id| {
+                    Event::handler_timer_fired(time, id, timer.0)
+                });
+            self.call(shared, Callback::OnTimer, |handler, cx| {
+                handler.on_timer(cx, timer)
+            });
+        }
+        let (mut output, _) = shared.turn.split(None);
+        let Session { inbound, life } = &mut self.core.session;
+        let step = life.handle_deadline(&mut output, inbound);
+        self.perform(shared, step);
+    }
+
+    /// The name was looked up.
+    pub(super) fn handle_resolved(
+        &mut self,
+        shared: &mut Shared,
+        number: u64,
+        result: io::Result<Vec<SocketAddr>>,
+    ) {
+        if number == self.lookup {
+            let (mut output, _) = shared.turn.split(None);
+            let step = self.life().handle_resolved(&mut output, result);
+            self.perform(shared, step);
+        }
+    }
+
+    /// Another thread sends. It was told that the connection is open; if that is no longer true,
+    /// the trace says what became of the message.
+    pub(super) fn send(&mut self, shared: &mut Shared, message: &OwnedMessage) {
+        let message = match message {
+            OwnedMessage::Text(text) => Message::Text(text),
+            OwnedMessage::Binary(bytes) => Message::Binary(bytes),
+        };
+        self.with_output(shared, |life, output| {
+            let (opcode, payload) = (message.opcode(), message.as_bytes());
+            if let Err(error) = life.send(output, None, opcode, payload) {
+                let length = payload.len() as u64;
+                life.record(output, Kind::SendDropped, |time, id| {
+                    Event::send_dropped(time, id, opcode as u8, length, error)
+                });
+            }
+        });
+    }
+
+    /// Another thread casts.
+    pub(super) fn cast(&mut self, shared: &mut Shared, message: Box<dyn Any + Send>) {
+        let mut wire = self.link.as_mut().map(|link| LinkWire {
+            link,
+            spare: &mut shared.spare,
+        });
+        let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
+        self.core.cast(&mut shared.turn, wire, message);
+    }
+
+    /// Closes from this side.
+    pub(super) fn close(&mut self, shared: &mut Shared, close: CloseFrame<'_>) {
+        self.with_output(shared, |life, output| {
+            // Refused only if it is closing already, or over.
+            let _ = life.close(output, Some(close));
+        });
+    }
+
+    /// Drops the connection now, for the reason it was closing for.
+    pub(super) fn abort(&mut self) {
+        self.life().abort();
+    }
+
+    /// Changes the trace level.
+    pub(super) fn set_level(&mut self, shared: &mut Shared, level: crate::trace::Level) {
+        self.with_output(shared, |life, output| life.set_level(output, level));
+    }
+
+    fn with_output(
+        &mut self,
+        shared: &mut Shared,
+        run: impl FnOnce(&mut Life, &mut crate::session::Output<'_>),
+    ) {
+        let mut wire = self.link.as_mut().map(|link| LinkWire {
+            link,
+            spare: &mut shared.spare,
+        });
+        let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
+        let (mut output, _) = shared.turn.split(wire);
+        run(&mut self.core.session.life, &mut output);
+    }
+
+    fn call(
+        &mut self,
+        shared: &mut Shared,
+        callback: Callback,
+        call: impl FnOnce(
+            &mut dyn Handler,
+            &mut crate::handler::Context<'_>,
+        ) -> crate::handler::HandlerResult,
+    ) {
+        let mut wire = self.link.as_mut().map(|link| LinkWire {
+            link,
+            spare: &mut shared.spare,
+        });
+        let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
+        self.core.call(&mut shared.turn, wire, callback, call);
+    }
+
+    /// Does what the session asks for, until it asks for nothing.
+    fn perform(&mut self, shared: &mut Shared, mut step: Step) {
+        loop {
+            step = match step {
+                Step::Wait => return,
+                Step::Resolve => {
+                    shared.lookups += 1;
+                    self.lookup = shared.lookups;
+                    let url = &self.core.session.life.target.url;
+                    let (id, host, port) = (self.core.id, url.host_str(), url.port());
+                    match shared.resolver.resolve(id, self.lookup, host, port) {
+                        Ok(()) => return,
+                        Err(error) => {
+                            let (mut output, _) = shared.turn.split(None);
+                            self.life().handle_resolved(&mut output, Err(error))
+                        }
+                    }
+                }
+                Step::Connect(address) => match self.open_socket(shared, address) {
+                    Ok(()) => return,
+                    Err(error) => {
+                        let (mut output, _) = shared.turn.split(None);
+                        self.life()
+                            .handle_connect_error(&mut output, address, error)
+                    }
+                },
+            };
+        }
+    }
+
+    fn open_socket(&mut self, shared: &mut Shared, address: SocketAddr) -> io::Result<()> {
+        let mut stream = TcpStream::connect(address)?;
+        self.token = shared.next_token(self.core.id);
+        // Edge-triggered, once for the socket's life (pitfall 31).
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        shared
+            .registry
+            .register(&mut stream, self.token, interest)?;
+        self.link = Some(Link::new(stream, address));
+        Ok(())
+    }
+
+    /// True when the TCP connection stands.
+    fn handle_connecting(&mut self, shared: &mut Shared) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        let address = link.address;
+        match link.connected() {
+            None => false,
+            Some(Ok(())) => {
+                // It fails only on a socket that is gone already, which the next read will say.
+                let _ = link.stream.set_nodelay(true);
+                self.core.peer = Some(address);
+                let (mut output, _) = shared.turn.split(None);
+                self.life().handle_connected(&mut output, address);
+                self.begin_handshakes(shared);
+                true
+            }
+            Some(Err(error)) => {
+                self.link = None;
+                let (mut output, _) = shared.turn.split(None);
+                let step = self
+                    .life()
+                    .handle_connect_error(&mut output, address, error);
+                self.perform(shared, step);
+                false
+            }
+        }
+    }
+
+    fn begin_handshakes(&mut self, shared: &mut Shared) {
+        #[cfg(feature = "tls")]
+        if self.core.session.life.target.url.is_secure() {
+            if let Err(error) = self.begin_tls(shared) {
+                let (mut output, _) = shared.turn.split(None);
+                self.life().fail(&mut output, error);
+            }
+            return;
+        }
+        self.begin_upgrade(shared);
+    }
+
+    fn begin_upgrade(&mut self, shared: &mut Shared) {
+        let (mut output, _) = shared.turn.split(None);
+        let Session { inbound, life } = &mut self.core.session;
+        match life.begin_upgrade(&mut output) {
+            Ok(upgrading) => *inbound = upgrading,
+            Err(error) => life.fail(&mut output, error),
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn begin_tls(&mut self, shared: &mut Shared) -> Result<(), Error> {
+        let config = match &self.tls {
+            Some(config) => config,
+            None => shared.tls_config()?,
+        };
+        let tls = Tls::new(config, self.core.session.life.target.url.host())?;
+        let link = self
+            .link
+            .as_mut()
+            .expect("TLS begins on a connected socket");
+        link.tls = Some(Box::new(tls));
+        link.decrypt(&mut [], &mut shared.spare, |_| true)?;
+        Ok(())
+    }
+
+    /// The socket takes output again.
+    fn flush(&mut self, shared: &mut Shared) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let drained = link.flush(&mut shared.spare);
+        self.core.session.life.queued = link.queued();
+        if drained {
+            let (mut output, _) = shared.turn.split(None);
+            self.life().handle_drained(&mut output);
+            if self.life().stage == Stage::Open {
+                self.call(shared, Callback::OnDrained, |handler, cx| {
+                    handler.on_drained(cx)
+                });
+            }
+        }
+    }
+
+    /// Reads what there is, up to a turn's share, and delivers it.
+    pub(super) fn receive(&mut self, shared: &mut Shared) {
+        // Lent out of `shared` for the time, so that both can be used.
+        let mut buffer = std::mem::take(&mut shared.receive);
+        let mut reads = 0;
+        while self.reads() {
+            if reads == READS_PER_TURN {
+                // No edge will come for what is left: remember it (pitfall 22).
+                if !self.ready {
+                    self.ready = true;
+                    shared.ready.push(self.core.id);
+                }
+                break;
+            }
+            reads += 1;
+            match self.receive_once(shared, &mut buffer) {
+                Ok(More::Perhaps) => {}
+                Ok(More::Drained) => break,
+                Ok(More::Ended) => {
+                    let (mut output, _) = shared.turn.split(None);
+                    let Session { inbound, life } = &mut self.core.session;
+                    life.handle_end_of_stream(&mut output, inbound);
+                    break;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let (mut output, _) = shared.turn.split(None);
+                    self.life().handle_io_error(&mut output, error);
+                    break;
+                }
+            }
+        }
+        shared.receive = buffer;
+        let mut wire = self.link.as_mut().map(|link| LinkWire {
+            link,
+            spare: &mut shared.spare,
+        });
+        let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
+        self.core.end_batch(&mut shared.turn, wire);
+    }
+
+    /// Is there anybody to read for?
+    fn reads(&self) -> bool {
+        self.link.is_some()
+            && matches!(
+                self.core.session.life.stage,
+                Stage::Securing
+                    | Stage::Upgrading
+                    | Stage::Open
+                    | Stage::Closing
+                    | Stage::Closed
+                    | Stage::Failing
+            )
+    }
+
+    fn receive_once(&mut self, shared: &mut Shared, buffer: &mut [u8]) -> io::Result<More> {
+        let link = self.link.as_mut().expect("`reads` has checked it");
+        #[cfg(feature = "tls")]
+        if link.tls.is_some() {
+            return self.receive_tls(shared, buffer);
+        }
+        let room = match &mut self.core.session.inbound {
+            Inbound::Open(decoder) => decoder.room(),
+            _ => None,
+        };
+        let in_room = room.as_ref().map_or(0, |room| room.len());
+        let asked = in_room + buffer.len();
+        let length = link.read(room, buffer)?;
+        if length == 0 {
+            return Ok(More::Ended);
+        }
+        let direct = length.min(in_room);
+        if direct > 0
+            && let Inbound::Open(decoder) = &mut self.core.session.inbound
+            && let Err(error) = decoder.received(direct)
+        {
+            let outcome = Ok(Err(Error::Protocol(error)));
+            self.core.conclude(&mut shared.turn, None, outcome);
+        }
+        let mut wire = LinkWire {
+            link,
+            spare: &mut shared.spare,
+        };
+        let input = &buffer[..length - direct];
+        self.core.deliver(&mut shared.turn, Some(&mut wire), input);
+        Ok(More::after(length, asked))
+    }
+
+    #[cfg(feature = "tls")]
+    fn receive_tls(&mut self, shared: &mut Shared, buffer: &mut [u8]) -> io::Result<More> {
+        let link = self.link.as_mut().expect("`reads` has checked it");
+        let start = link.partial.len();
+        buffer[..start].copy_from_slice(link.partial.as_slice());
+        let asked = buffer.len() - start;
+        let length = link.read(None, &mut buffer[start..])?;
+        if length == 0 {
+            return Ok(More::Ended);
+        }
+        shared.spare.give(&mut link.partial);
+        let incoming = &mut buffer[..start + length];
+        let (core, turn) = (&mut self.core, &mut shared.turn);
+        let received = link.decrypt(incoming, &mut shared.spare, |plain| {
+            core.deliver(turn, None, plain);
+            core.wants_more()
+        });
+        let received = match received {
+            Ok(received) => received,
+            Err(error) => {
+                let (mut output, _) = shared.turn.split(None);
+                self.life().fail(&mut output, error);
+                return Ok(More::Drained);
+            }
+        };
+        let rest = &incoming[received.consumed..];
+        if !rest.is_empty() {
+            link.partial = shared.spare.take();
+            link.partial.extend(rest);
+        }
+        if self.core.session.life.stage == Stage::Securing {
+            self.continue_tls(shared);
+        }
+        if received.ended {
+            return Ok(More::Ended);
+        }
+        Ok(More::after(length, asked))
+    }
+
+    /// On to the opening handshake, if that of TLS is done.
+    #[cfg(feature = "tls")]
+    fn continue_tls(&mut self, shared: &mut Shared) {
+        let Some(tls) = self.link.as_ref().and_then(|link| link.tls.as_ref()) else {
+            return;
+        };
+        if tls.is_handshaking() {
+            return;
+        }
+        let ((version, suite), resumed) = (tls.agreed(), tls.is_resumed());
+        let (mut output, _) = shared.turn.split(None);
+        self.life()
+            .record(&mut output, Kind::TlsEstablished, |time, id| {
+                if resumed {
+                    Event::tls_resumed(time, id, version, suite)
+                } else {
+                    Event::tls_established(time, id, version, suite)
+                }
+            });
+        self.begin_upgrade(shared);
+    }
+
+    /// Ends the turn: writes what it has sent, in one write, and draws the conclusions.
+    pub(super) fn settle(&mut self, shared: &mut Shared) -> Fate {
+        self.write_out(shared);
+        if self.life().stage == Stage::Over {
+            self.finish(shared);
+        }
+        let life = &self.core.session.life;
+        if life.stage == Stage::Ended {
+            self.drop_link(shared);
+            return Fate::Ended;
+        }
+        let availability = match life.stage {
+            Stage::Open => Availability::Open,
+            Stage::Closing | Stage::Closed | Stage::Failing => Availability::Closing,
+            _ => Availability::NotOpen,
+        };
+        if availability != self.published {
+            self.published = availability;
+            shared.central.slots().publish(self.core.id, availability);
+        }
+        if let Some(time) = life.next_deadline()
+            && self.armed.is_none_or(|armed| time < armed)
+        {
+            self.armed = Some(time);
+            shared.timers.arm(time, self.core.id.0);
+        }
+        Fate::Alive
+    }
+
+    fn write_out(&mut self, shared: &mut Shared) {
+        let Some(link) = &mut self.link else {
+            shared.turn.frames.clear();
+            return;
+        };
+        if !shared.turn.frames.is_empty() {
+            let mut wire = LinkWire {
+                link,
+                spare: &mut shared.spare,
+            };
+            wire.write(shared.turn.frames.as_slice());
+            shared.turn.frames.clear();
+        }
+        let life = &mut self.core.session.life;
+        life.queued = link.queued();
+        if life.stage == Stage::Failing {
+            link.end();
+        }
+        if let Some(error) = link.take_error() {
+            let (mut output, _) = shared.turn.split(None);
+            match error {
+                Error::Io(error) => life.handle_io_error(&mut output, error),
+                error => life.fail(&mut output, error),
+            }
+        }
+    }
+
+    fn drop_link(&mut self, shared: &mut Shared) {
+        if let Some(mut link) = self.link.take() {
+            #[cfg(feature = "tls")]
+            link.close_notify(&mut shared.spare);
+            // Dropping the socket would do it too, but a poll that counts on it is told.
+            let _ = shared.registry.deregister(&mut link.stream);
+        }
+        self.core.session.inbound = Inbound::Nobody;
+        self.token = super::NO_TOKEN;
+    }
+
+    /// The connection, or the attempt, is over: what now?
+    fn finish(&mut self, shared: &mut Shared) {
+        self.drop_link(shared);
+        let life = &mut self.core.session.life;
+        let reason = life.take_reason();
+        // From here on it is between two attempts; a handler that closes now ends it.
+        life.stage = Stage::BackOff;
+        let by_policy = match &reason {
+            DisconnectReason::Local { .. } => None,
+            _ => life.target.options.reconnect.delay(),
+        };
+        let last = reason.is_handler_failure() || shared.is_shutting_down();
+        let policy = if last { None } else { by_policy };
+        let decision = self.core.on_disconnect(&mut shared.turn, &reason, policy);
+        shared.turn.frames.clear();
+        let life = &mut self.core.session.life;
+        if life.stage != Stage::BackOff {
+            // The handler closed it, or failed.
+            life.stage = Stage::Ended;
+            return;
+        }
+        let delay = match decision {
+            _ if last => None,
+            Reconnect::Never => None,
+            Reconnect::ByPolicy => policy,
+            Reconnect::After(delay) => Some(delay),
+            Reconnect::To(request) => {
+                life.target = request.target;
+                #[cfg(feature = "tls")]
+                {
+                    self.tls = request.tls;
+                }
+                Some(Duration::ZERO)
+            }
+        };
+        let (mut output, _) = shared.turn.split(None);
+        life.plan(&mut output, delay, reason);
+    }
+
+    /// The last callback; the connection is no more.
+    pub(super) fn terminate(self, shared: &mut Shared) {
+        self.core.terminate(&mut shared.turn);
+    }
+}
+
+/// Is there more to read?
+enum More {
+    Perhaps,
+    Drained,
+    Ended,
+}
+
+impl More {
+    fn after(length: usize, asked: usize) -> Self {
+        if SHORT_READ_DRAINS && length < asked {
+            Self::Drained
+        } else {
+            Self::Perhaps
+        }
+    }
+}

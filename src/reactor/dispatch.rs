@@ -1,0 +1,302 @@
+//! The last step inbound: bytes to events to callbacks. A handler that fails here takes down its own
+//! connection and nothing else.
+
+use super::Turn;
+use crate::error::Error;
+use crate::handler::{
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
+    Termination,
+};
+use crate::protocol::decoder::Event;
+use crate::session::inbound::FrameTrace;
+use crate::session::reason::DisconnectReason;
+use crate::session::{Inbound, Session, Stage, Wire};
+use crate::trace::event::Event as TraceEvent;
+use crate::trace::kind::{Callback, Kind};
+use std::any::Any;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// A connection without its socket: the session and its handler.
+pub(super) struct Core {
+    pub(super) id: ConnectionId,
+    pub(super) handler: Box<dyn Handler>,
+    pub(super) session: Session,
+    /// Casts that wait for the connection to open.
+    pub(super) casts: Vec<Box<dyn Any + Send>>,
+    /// Messages were delivered since the last `on_batch_end`.
+    pub(super) batch: bool,
+    pub(super) peer: Option<SocketAddr>,
+}
+
+/// What a callback, or everything between two reads, came to: `Err` of a panic, or the result.
+type Outcome = Result<Result<(), Error>, Box<dyn Any + Send>>;
+
+impl Core {
+    /// Passes bytes from the peer through the parser of the moment to the handler. Without a wire,
+    /// what the handler sends waits in the turn's output.
+    pub(super) fn deliver(
+        &mut self,
+        turn: &mut Turn,
+        mut wire: Option<&mut dyn Wire>,
+        input: &[u8],
+    ) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            self.drain(turn, reborrow(&mut wire), input)
+        }));
+        self.conclude(turn, wire, outcome);
+    }
+
+    /// Does anything that arrives still matter?
+    pub(super) fn wants_more(&self) -> bool {
+        !matches!(self.session.inbound, Inbound::Nobody)
+    }
+
+    fn drain(
+        &mut self,
+        turn: &mut Turn,
+        wire: Option<&mut dyn Wire>,
+        input: &[u8],
+    ) -> Result<(), Error> {
+        let mut input = input;
+        let Session { inbound, life } = &mut self.session;
+        let (output, pool) = turn.split(wire);
+        let mut cx = Context {
+            id: self.id,
+            life,
+            output,
+        };
+        if let Inbound::Upgrading(handshake) = inbound {
+            let received = handshake.receive(input).map_err(Error::Handshake)?;
+            input = &input[received.consumed..];
+            let Some(response) = received.response else {
+                return Ok(());
+            };
+            let attempts = cx.life.attempt;
+            *inbound = cx.life.handle_upgraded(&mut cx.output, &response);
+            cx.life.callback = Callback::OnOpen;
+            let open = Open {
+                epoch: cx.life.epoch,
+                attempts,
+                response: &response,
+                peer: self.peer.expect("an open connection has a peer"),
+            };
+            self.handler
+                .on_open(&mut cx, &open)
+                .map_err(Error::Handler)?;
+            for message in self.casts.drain(..) {
+                cx.life.callback = Callback::OnCast;
+                self.handler
+                    .on_cast(&mut cx, message)
+                    .map_err(Error::Handler)?;
+            }
+        }
+        let Inbound::Open(decoder) = inbound else {
+            return Ok(());
+        };
+        let handler = &mut *self.handler;
+        loop {
+            let mut observer = FrameTrace {
+                trace: cx.output.trace,
+                level: cx.life.level,
+                time: cx.output.now.nanoseconds(),
+                connection: self.id.0,
+                name: cx.life.name(),
+            };
+            let result = match decoder.decode(&mut input, pool, &mut observer) {
+                Ok(Some(Event::Text(text))) => {
+                    self.batch = true;
+                    cx.life.callback = Callback::OnMessage;
+                    handler.on_message(&mut cx, Message::Text(text))
+                }
+                Ok(Some(Event::Binary(bytes))) => {
+                    self.batch = true;
+                    cx.life.callback = Callback::OnMessage;
+                    handler.on_message(&mut cx, Message::Binary(bytes))
+                }
+                Ok(Some(Event::Ping(payload))) => {
+                    cx.life.callback = Callback::OnPing;
+                    handler.on_ping(&mut cx, payload)
+                }
+                Ok(Some(Event::Pong(payload))) => {
+                    cx.life.callback = Callback::OnPong;
+                    handler.on_pong(&mut cx, payload)
+                }
+                Ok(Some(Event::Close(close))) => {
+                    cx.life.handle_close(&mut cx.output, close);
+                    Ok(())
+                }
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(Error::Protocol(error)),
+            };
+            result.map_err(Error::Handler)?;
+        }
+    }
+
+    /// Runs one callback.
+    pub(super) fn call(
+        &mut self,
+        turn: &mut Turn,
+        mut wire: Option<&mut dyn Wire>,
+        callback: Callback,
+        call: impl FnOnce(&mut dyn Handler, &mut Context<'_>) -> HandlerResult,
+    ) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let life = &mut self.session.life;
+            life.callback = callback;
+            let (output, _) = turn.split(reborrow(&mut wire));
+            let mut cx = Context {
+                id: self.id,
+                life,
+                output,
+            };
+            call(&mut *self.handler, &mut cx).map_err(Error::Handler)
+        }));
+        self.conclude(turn, wire, outcome);
+    }
+
+    /// What was delivered since the last time is a batch; it ends here.
+    pub(super) fn end_batch(&mut self, turn: &mut Turn, wire: Option<&mut dyn Wire>) {
+        if std::mem::take(&mut self.batch) {
+            self.call(turn, wire, Callback::OnBatchEnd, |handler, cx| {
+                handler.on_batch_end(cx)
+            });
+        }
+    }
+
+    /// A cast has come; it waits while the connection is not open.
+    pub(super) fn cast(
+        &mut self,
+        turn: &mut Turn,
+        wire: Option<&mut dyn Wire>,
+        message: Box<dyn Any + Send>,
+    ) {
+        if !matches!(self.session.life.stage, Stage::Open | Stage::Closing) {
+            self.casts.push(message);
+            return;
+        }
+        let (mut output, _) = turn.split(None);
+        self.session
+            .life
+            .record(&mut output, Kind::CastReceived, |time, id| {
+                TraceEvent::cast_received(time, id, "")
+            });
+        self.call(turn, wire, Callback::OnCast, |handler, cx| {
+            handler.on_cast(cx, message)
+        });
+    }
+
+    /// Fails the connection if the handler or the peer did. Nothing more is decoded then.
+    pub(super) fn conclude(
+        &mut self,
+        turn: &mut Turn,
+        wire: Option<&mut dyn Wire>,
+        outcome: Outcome,
+    ) {
+        let error = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(panic) => Error::HandlerPanicked(panic_message(&*panic)),
+        };
+        self.session.inbound = Inbound::Nobody;
+        let (mut output, _) = turn.split(wire);
+        let life = &mut self.session.life;
+        let callback = life.callback;
+        match &error {
+            Error::HandlerPanicked(message) => {
+                self.batch = false;
+                life.record(&mut output, Kind::HandlerPanicked, |time, id| {
+                    TraceEvent::handler_panicked(time, id, callback, message)
+                });
+            }
+            Error::Handler(failure) => {
+                self.batch = false;
+                // The text of a handler's error is made by foreign code, which may panic too.
+                let text = catch_unwind(AssertUnwindSafe(|| failure.to_string()))
+                    .unwrap_or_else(|_| "(an error that cannot be displayed)".to_owned());
+                life.record(&mut output, Kind::HandlerFailed, |time, id| {
+                    TraceEvent::handler_failed(time, id, callback, text)
+                });
+            }
+            _ => {}
+        }
+        life.fail(&mut output, error);
+    }
+
+    /// Asks the handler what comes after a disconnect. A failure here is the end.
+    pub(super) fn on_disconnect(
+        &mut self,
+        turn: &mut Turn,
+        reason: &DisconnectReason,
+        policy: Option<Duration>,
+    ) -> Reconnect {
+        let life = &self.session.life;
+        let disconnect = Disconnect {
+            reason,
+            attempt: life.attempt,
+            epoch: life.epoch,
+            clean: life.clean,
+            policy,
+        };
+        let mut decision = None;
+        self.call(turn, None, Callback::OnDisconnect, |handler, cx| {
+            decision = Some(handler.on_disconnect(cx, &disconnect));
+            Ok(())
+        });
+        decision.unwrap_or(Reconnect::Never)
+    }
+
+    /// The last callback.
+    pub(super) fn terminate(mut self, turn: &mut Turn) {
+        let reason = self.session.life.take_reason();
+        let (mut output, _) = turn.split(None);
+        self.session
+            .life
+            .record(&mut output, Kind::Terminated, |time, id| {
+                let kind = TerminationKind(&reason);
+                TraceEvent::terminated(time, id, kind)
+            });
+        let termination = Termination {
+            id: self.id,
+            reason: &reason,
+            epoch: self.session.life.epoch,
+        };
+        let handler = self.handler;
+        // A panic here has nothing left to take down.
+        let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
+        // What is left is dropped where a panic of its destructors is caught as well.
+        let casts = self.casts;
+        let _ = catch_unwind(AssertUnwindSafe(|| drop((casts, reason))));
+    }
+}
+
+/// Why it ended, without calling the foreign code that displays a handler's error.
+struct TerminationKind<'a>(&'a DisconnectReason);
+
+impl std::fmt::Display for TerminationKind<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_handler_failure() {
+            f.write_str("the handler failed")
+        } else {
+            self.0.fmt(f)
+        }
+    }
+}
+
+fn reborrow<'s>(wire: &'s mut Option<&mut dyn Wire>) -> Option<&'s mut dyn Wire> {
+    match wire {
+        Some(wire) => Some(&mut **wire),
+        None => None,
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "(no message)".to_owned()
+    }
+}

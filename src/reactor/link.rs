@@ -1,0 +1,246 @@
+//! One TCP connection: the socket, TLS if there is any, and the output that the socket did not take.
+//!
+//! Outbound the last step before the kernel, inbound the first after it.
+
+use crate::error::Error;
+use crate::protocol::buffer::Buffer;
+use crate::session::Wire;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
+use mio::net::TcpStream;
+use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+
+pub(super) struct Link {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Box<Tls>>,
+    /// The beginning of a TLS record whose rest has not arrived.
+    #[cfg(feature = "tls")]
+    pub(super) partial: Buffer,
+    /// What the socket did not take yet; the first `sent` bytes of it are gone already.
+    pending: Buffer,
+    sent: usize,
+    /// Our side was ended; nothing can be sent any more.
+    ended: bool,
+    error: Option<Error>,
+}
+
+/// Buffers that reactor and links exchange, so that none is allocated in the steady state.
+#[derive(Default)]
+pub(super) struct Spare {
+    buffers: Vec<Buffer>,
+    /// Ciphertext of this turn.
+    #[cfg(feature = "tls")]
+    cipher: Buffer,
+}
+
+/// Buffers kept, and the size up to which they are: 4 MiB at most.
+const MAX_SPARE: usize = 64;
+const MAX_SPARE_SIZE: usize = 64 * 1024;
+
+impl Spare {
+    pub(super) fn take(&mut self) -> Buffer {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give(&mut self, buffer: &mut Buffer) {
+        let mut buffer = std::mem::take(buffer);
+        let worth_it = (1..=MAX_SPARE_SIZE).contains(&buffer.capacity());
+        if worth_it && self.buffers.len() < MAX_SPARE {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn new(stream: TcpStream, address: SocketAddr) -> Self {
+        Self {
+            stream,
+            address,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            partial: Buffer::new(),
+            pending: Buffer::new(),
+            sent: 0,
+            ended: false,
+            error: None,
+        }
+    }
+
+    /// Has the TCP handshake succeeded? `None`: it is still under way, the event was spurious.
+    pub(super) fn connected(&self) -> Option<io::Result<()>> {
+        match self.stream.take_error() {
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => return Some(Err(error)),
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Some(Ok(())),
+            Err(error) if error.kind() == ErrorKind::NotConnected => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Bytes that wait for the socket.
+    pub(super) fn queued(&self) -> usize {
+        self.pending.len() - self.sent
+    }
+
+    /// The first error that a write met.
+    pub(super) fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
+    }
+
+    /// Reads into `buffer`, or first into the `room` of a message under way and then into `buffer`.
+    pub(super) fn read(&mut self, room: Option<&mut [u8]>, buffer: &mut [u8]) -> io::Result<usize> {
+        match room {
+            None => self.stream.read(buffer),
+            Some(room) => self
+                .stream
+                .read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(buffer)]),
+        }
+    }
+
+    /// Ends our side: the peer reads to the end of what was sent.
+    pub(super) fn end(&mut self) {
+        if !self.ended && self.queued() == 0 {
+            self.ended = true;
+            // It may be gone already; then there is nothing to end.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Writes what waits. True if something waited and nothing does any more.
+    pub(super) fn flush(&mut self, spare: &mut Spare) -> bool {
+        if self.pending.is_empty() {
+            return false;
+        }
+        let Self {
+            stream,
+            pending,
+            sent,
+            error,
+            ..
+        } = self;
+        *sent += write(stream, &pending.as_slice()[*sent..], error);
+        if *sent < pending.len() {
+            return false;
+        }
+        *sent = 0;
+        spare.give(pending);
+        true
+    }
+
+    /// Sends wire bytes, or keeps what the socket does not take.
+    fn send(&mut self, bytes: &[u8], spare: &mut Spare) {
+        if self.ended || self.error.is_some() {
+            return;
+        }
+        let taken = if self.pending.is_empty() {
+            write(&mut self.stream, bytes, &mut self.error)
+        } else {
+            0
+        };
+        if taken < bytes.len() {
+            if self.pending.is_empty() {
+                self.pending = spare.take();
+            }
+            self.pending.extend(&bytes[taken..]);
+        }
+    }
+
+    /// Encrypts `frames` if there is TLS, and sends them.
+    fn send_frames(&mut self, frames: &[u8], spare: &mut Spare) {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            let mut cipher = std::mem::take(&mut spare.cipher);
+            cipher.clear();
+            match tls.encrypt(frames, &mut cipher) {
+                Ok(()) => self.send(cipher.as_slice(), spare),
+                Err(error) => self.error = self.error.take().or(Some(error)),
+            }
+            spare.cipher = cipher;
+            return;
+        }
+        self.send(frames, spare);
+    }
+
+    /// Takes ciphertext and passes plaintext to `deliver`; answers of the TLS layer itself leave
+    /// at once. Returns how much was taken, and whether the peer ended its side.
+    #[cfg(feature = "tls")]
+    pub(super) fn decrypt(
+        &mut self,
+        incoming: &mut [u8],
+        spare: &mut Spare,
+        deliver: impl FnMut(&[u8]) -> bool,
+    ) -> Result<crate::tls::Received, Error> {
+        let tls = self.tls.as_mut().expect("only called on a TLS connection");
+        let mut cipher = std::mem::take(&mut spare.cipher);
+        cipher.clear();
+        let received = tls.receive(incoming, &mut cipher, deliver);
+        if !cipher.is_empty() {
+            self.send(cipher.as_slice(), spare);
+        }
+        spare.cipher = cipher;
+        received
+    }
+
+    /// Before the socket is dropped: says in TLS that nothing more comes, if the socket takes it.
+    #[cfg(feature = "tls")]
+    pub(super) fn close_notify(&mut self, spare: &mut Spare) {
+        if let Some(tls) = &mut self.tls
+            && !tls.is_handshaking()
+            && !self.ended
+            && self.pending.is_empty()
+        {
+            let mut cipher = std::mem::take(&mut spare.cipher);
+            cipher.clear();
+            if tls.close_notify(&mut cipher).is_ok() {
+                write(&mut self.stream, cipher.as_slice(), &mut self.error);
+            }
+            spare.cipher = cipher;
+        }
+    }
+}
+
+/// Writes as much of `bytes` as the socket takes now and returns how much that was. An error other
+/// than "not now" is kept.
+fn write(stream: &mut TcpStream, bytes: &[u8], error: &mut Option<Error>) -> usize {
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match stream.write(&bytes[taken..]) {
+            // Pitfall 26: a socket that takes nothing and says so is broken, not to be asked again.
+            Ok(0) => {
+                *error = Some(Error::Io(ErrorKind::WriteZero.into()));
+                break;
+            }
+            Ok(length) => taken += length,
+            Err(cause) if cause.kind() == ErrorKind::WouldBlock => break,
+            Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
+            Err(cause) => {
+                *error = Some(Error::Io(cause));
+                break;
+            }
+        }
+    }
+    taken
+}
+
+/// A link as the session writes to it.
+pub(super) struct LinkWire<'a> {
+    pub(super) link: &'a mut Link,
+    pub(super) spare: &'a mut Spare,
+}
+
+impl Wire for LinkWire<'_> {
+    fn write(&mut self, frames: &[u8]) {
+        self.link.send_frames(frames, self.spare);
+    }
+
+    fn queued(&self) -> usize {
+        self.link.queued()
+    }
+}

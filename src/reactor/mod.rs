@@ -1,0 +1,623 @@
+//! The reactor: one thread, one poll, very many connections. The only floor that knows mio.
+//!
+//! ```text
+//! poll -> event -> Connection::handle_event -> read -> [tls] -> decoder -> Handler
+//!                              Connection::settle <- frames of the turn <- Context
+//!                                      `-> one write, timers, ready list
+//! ```
+//!
+//! - [`connection`]: one connection's turn.
+//! - [`dispatch`]: bytes to callbacks.
+//! - [`link`]: the socket, TLS, and output that waits.
+//! - [`remote`]: commands from other threads; [`slots`] is what they may know.
+//! - [`timers`]: when to look at which connection again.
+//! - [`resolver`]: names looked up on threads of their own.
+
+mod connection;
+mod dispatch;
+mod link;
+mod remote;
+mod resolver;
+mod slots;
+mod timers;
+
+pub use remote::{OwnedMessage, Remote};
+
+use crate::error::Error;
+use crate::handler::{ConnectionId, Handler};
+use crate::protocol::buffer::Buffer;
+use crate::protocol::close::{CloseCode, CloseFrame};
+use crate::protocol::decoder::Pool;
+use crate::request::{IntoRequest, Request};
+use crate::session::{Entropy, Output, Time, Wire};
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
+use crate::trace::recorder::Recorder;
+use crate::trace::{Level, Ring};
+use connection::{Connection, Fate};
+use link::Spare;
+use mio::{Events, Poll, Registry, Token, Waker};
+use remote::{Central, Command};
+use resolver::Resolver;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fmt, mem};
+use timers::Timers;
+
+/// The token of the waker, and that of a connection without a socket.
+const WAKER: Token = Token(usize::MAX);
+const NO_TOKEN: Token = Token(usize::MAX - 1);
+
+const NO_SLOT: Error = Error::Refused("all connection slots are taken");
+const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 1024;
+
+/// The shared receive buffer, in bytes. TLS needs room for a whole record, which is 16 KiB and a
+/// bit; beyond that, size saves system calls until the second-level cache is full.
+const RECEIVE_BUFFER: usize = 128 * 1024;
+const LEAST_RECEIVE_BUFFER: usize = 32 * 1024;
+
+/// Events that the trace keeps.
+const TRACE_CAPACITY: usize = 4096;
+
+/// Commands of other threads that may wait.
+const COMMAND_CAPACITY: usize = 65_536;
+
+/// Many connections on one thread.
+///
+/// ```no_run
+/// use websockex::{Context, Handler, HandlerResult, Message, Reactor};
+///
+/// struct Print;
+///
+/// impl Handler for Print {
+///     fn on_message(&mut self, _cx: &mut Context<'_>, message: Message<'_>) -> HandlerResult {
+///         println!("{message:?}");
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<(), websockex::Error> {
+/// let mut reactor = Reactor::new()?;
+/// reactor.connect("wss://stream.example.com/ws", Print)?;
+/// reactor.run()
+/// # }
+/// ```
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    /// By slot.
+    connections: Vec<Option<Box<Connection>>>,
+    shared: Shared,
+    /// Exchanged with the queue of commands, so that neither is allocated anew.
+    commands: VecDeque<Command>,
+    /// Likewise with the ready list.
+    ready: Vec<ConnectionId>,
+    stay_alive: bool,
+}
+
+/// What the connections of a reactor share.
+struct Shared {
+    registry: Registry,
+    central: Arc<Central>,
+    resolver: Resolver,
+    turn: Turn,
+    spare: Spare,
+    receive: Vec<u8>,
+    timers: Timers,
+    /// Connections that have more to read than their share of the last turn.
+    ready: Vec<ConnectionId>,
+    level: Level,
+    sockets: u32,
+    lookups: u64,
+    /// When those still there are to be dropped.
+    shutdown: Option<Time>,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConfig>,
+}
+
+/// What a connection's turn works with.
+struct Turn {
+    start: Instant,
+    /// Read from the clock once per turn.
+    now: Time,
+    /// What the connection at work has sent.
+    frames: Buffer,
+    entropy: Entropy,
+    trace: Recorder,
+    pool: Pool,
+}
+
+impl Turn {
+    fn read_clock(&mut self) {
+        self.now = Time::from_start(self.start.elapsed());
+    }
+
+    /// What sending needs, and apart from it what receiving needs.
+    fn split<'a, 'w: 'a>(
+        &'a mut self,
+        wire: Option<&'a mut (dyn Wire + 'w)>,
+    ) -> (Output<'a>, &'a mut Pool) {
+        let output = Output {
+            now: self.now,
+            frames: &mut self.frames,
+            entropy: &mut self.entropy,
+            trace: &mut self.trace,
+            wire: wire.map(|wire| wire as &mut dyn Wire),
+        };
+        (output, &mut self.pool)
+    }
+}
+
+impl Shared {
+    fn is_shutting_down(&self) -> bool {
+        self.shutdown.is_some()
+    }
+
+    /// A token that tells this socket from all that its slot had before.
+    fn next_token(&mut self, id: ConnectionId) -> Token {
+        self.sockets = self.sockets.wrapping_add(1);
+        let half = usize::BITS / 2;
+        let number = self.sockets as usize & (usize::MAX >> (half + 1));
+        Token(number << half | id.slot() as usize)
+    }
+
+    /// The reactor's own configuration, made when it is first needed.
+    #[cfg(feature = "tls")]
+    fn tls_config(&mut self) -> Result<&TlsConfig, Error> {
+        match &mut self.tls {
+            Some(config) => Ok(config),
+            none => Ok(none.insert(TlsConfig::new()?)),
+        }
+    }
+}
+
+/// The slot that a token names.
+fn slot(token: Token) -> usize {
+    token.0 & (usize::MAX >> (usize::BITS / 2))
+}
+
+/// What can be known of a request before any I/O.
+fn check_request(request: &Request) -> Result<(), Error> {
+    request.validate()?;
+    #[cfg(feature = "tls")]
+    if request.target.url.is_secure() && request.tls.is_none() && !crate::tls::has_provider() {
+        return Err(Error::TlsUnavailable);
+    }
+    #[cfg(not(feature = "tls"))]
+    if request.target.url.is_secure() {
+        return Err(Error::TlsUnavailable);
+    }
+    Ok(())
+}
+
+/// Sets a [`Reactor`] up.
+#[derive(Debug)]
+pub struct ReactorBuilder {
+    stay_alive: bool,
+    level: Level,
+    trace_capacity: usize,
+    print_trace: bool,
+    receive_buffer: usize,
+    command_capacity: usize,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConfig>,
+}
+
+impl ReactorBuilder {
+    /// Goes on running with no connections, until [`Remote::shutdown`]. Off by default.
+    #[must_use]
+    pub fn stay_alive(mut self, stay: bool) -> Self {
+        self.stay_alive = stay;
+        self
+    }
+
+    /// How much the trace records of connections whose request does not say;
+    /// [`Level::Lifecycle`] by default.
+    #[must_use]
+    pub fn trace(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// How many events the trace keeps, 4,096 by default, 128 bytes each. Zero switches it off.
+    #[must_use]
+    pub fn trace_capacity(mut self, events: usize) -> Self {
+        self.trace_capacity = events;
+        self
+    }
+
+    /// Prints each event to standard error as it is recorded, one `*DBG*` line each. Off by default.
+    #[must_use]
+    pub fn print_trace(mut self, print: bool) -> Self {
+        self.print_trace = print;
+        self
+    }
+
+    /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
+    /// 32 KiB at least.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = bytes.max(LEAST_RECEIVE_BUFFER);
+        self
+    }
+
+    /// How many commands of other threads may wait; 65,536 by default. Beyond that a [`Remote`] is
+    /// told that the queue is full.
+    #[must_use]
+    pub fn command_capacity(mut self, commands: usize) -> Self {
+        self.command_capacity = commands.max(1);
+        self
+    }
+
+    /// The TLS configuration of connections whose request has none of its own.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The reactor.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`]: the operating system gives no poll, no waker, or no entropy.
+    pub fn build(self) -> Result<Reactor, Error> {
+        let poll = Poll::new().map_err(Error::Reactor)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Reactor)?;
+        let central = Arc::new(Central::new(waker, self.command_capacity));
+        let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
+        let turn = Turn {
+            start: Instant::now(),
+            now: Time::ZERO,
+            frames: Buffer::new(),
+            entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
+            trace: Recorder::new(self.trace_capacity, self.print_trace),
+            pool: Pool::default(),
+        };
+        let shared = Shared {
+            registry: poll.registry().try_clone().map_err(Error::Reactor)?,
+            resolver: Resolver::new(&central),
+            central,
+            turn,
+            spare: Spare::default(),
+            receive: vec![0; self.receive_buffer],
+            timers: Timers::default(),
+            ready: Vec::new(),
+            level: self.level,
+            sockets: 0,
+            lookups: 0,
+            shutdown: None,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+        };
+        Ok(Reactor {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            connections: Vec::new(),
+            shared,
+            commands: VecDeque::new(),
+            ready: Vec::new(),
+            stay_alive: self.stay_alive,
+        })
+    }
+}
+
+impl Reactor {
+    /// A reactor with the defaults.
+    ///
+    /// # Errors
+    /// As [`ReactorBuilder::build`].
+    pub fn new() -> Result<Self, Error> {
+        Self::builder().build()
+    }
+
+    /// Begins with the defaults.
+    pub fn builder() -> ReactorBuilder {
+        ReactorBuilder {
+            stay_alive: false,
+            level: Level::default(),
+            trace_capacity: TRACE_CAPACITY,
+            print_trace: false,
+            receive_buffer: RECEIVE_BUFFER,
+            command_capacity: COMMAND_CAPACITY,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Connects. The first attempt begins with the next [`turn`](Self::turn), and whatever comes of
+    /// it the handler's callbacks are told.
+    ///
+    /// # Errors
+    /// Only what is wrong before any I/O: the URL, the request, a reactor that shuts down.
+    pub fn connect(
+        &mut self,
+        request: impl IntoRequest,
+        handler: impl Handler,
+    ) -> Result<ConnectionId, Error> {
+        let request = request.into_request()?;
+        check_request(&request)?;
+        if self.shared.is_shutting_down() {
+            return Err(SHUTTING_DOWN);
+        }
+        let id = self.shared.central.slots().reserve().ok_or(NO_SLOT)?;
+        self.shared.turn.read_clock();
+        self.insert(id, request, Box::new(handler));
+        Ok(id)
+    }
+
+    /// Runs until no connection is left, or, if it was built to stay alive, until it is shut down.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`]: the poll failed. What happens to connections their handlers are told.
+    pub fn run(&mut self) -> Result<(), Error> {
+        while !self.is_done() {
+            self.turn(None)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something to happen, at most for `timeout`, and does all there is to do then: for
+    /// programs with a loop of their own.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`]: the poll failed.
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        let timeout = self.poll_timeout(timeout);
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(Error::Reactor(error)),
+        }
+        self.shared.turn.read_clock();
+        let woken = self.handle_events();
+        self.handle_ready();
+        if woken {
+            self.handle_commands();
+        }
+        self.handle_timers();
+        self.handle_shutdown();
+        Ok(())
+    }
+
+    /// A handle for other threads.
+    pub fn remote(&self) -> Remote {
+        Remote {
+            central: Arc::clone(&self.shared.central),
+        }
+    }
+
+    /// How many connections there are: connecting, open, or waiting for their next attempt.
+    pub fn connections(&self) -> usize {
+        self.shared.central.slots().occupied()
+    }
+
+    /// The trace of all connections, oldest event first.
+    pub fn trace(&self) -> &Ring {
+        self.shared.turn.trace.ring()
+    }
+
+    /// Nothing left to run for?
+    fn is_done(&self) -> bool {
+        (!self.stay_alive || self.shared.is_shutting_down()) && self.connections() == 0
+    }
+
+    fn poll_timeout(&self, limit: Option<Duration>) -> Option<Duration> {
+        if !self.shared.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next = self.shared.timers.next();
+        let next = match (next, self.shared.shutdown) {
+            (Some(timer), Some(shutdown)) => Some(timer.min(shutdown)),
+            (timer, shutdown) => timer.or(shutdown),
+        };
+        let Some(next) = next else {
+            return limit;
+        };
+        let turn = &self.shared.turn;
+        let wait = next.since(Time::from_start(turn.start.elapsed()));
+        Some(limit.map_or(wait, |limit| limit.min(wait)))
+    }
+
+    /// True if other threads have left commands.
+    fn handle_events(&mut self) -> bool {
+        let mut woken = false;
+        let Self {
+            events,
+            connections,
+            shared,
+            ..
+        } = self;
+        for event in events.iter() {
+            if event.token() == WAKER {
+                woken = true;
+                continue;
+            }
+            let index = slot(event.token());
+            // Pitfall 24: an event of a socket that is gone finds another token here, or nobody.
+            let Some(Some(connection)) = connections.get_mut(index) else {
+                continue;
+            };
+            if connection.token != event.token() {
+                continue;
+            }
+            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            let writable = event.is_writable() || event.is_error();
+            connection.handle_event(shared, readable, writable);
+            if connection.settle(shared) == Fate::Ended {
+                remove(connections, shared, index);
+            }
+        }
+        woken
+    }
+
+    /// Those that had more to read than their share.
+    fn handle_ready(&mut self) {
+        mem::swap(&mut self.ready, &mut self.shared.ready);
+        for index in 0..self.ready.len() {
+            let id = self.ready[index];
+            self.with(id, |connection, shared| {
+                if mem::take(&mut connection.ready) {
+                    connection.receive(shared);
+                }
+            });
+        }
+        self.ready.clear();
+    }
+
+    fn handle_timers(&mut self) {
+        while let Some((time, id)) = self.shared.timers.take_due(self.shared.turn.now) {
+            self.with(ConnectionId(id), |connection, shared| {
+                // Lazy: an entry that was replaced by an earlier one means nothing any more.
+                if connection.armed == Some(time) {
+                    connection.armed = None;
+                    connection.handle_deadline(shared);
+                }
+            });
+        }
+    }
+
+    fn handle_commands(&mut self) {
+        let mut commands = mem::take(&mut self.commands);
+        self.shared.central.take(&mut commands);
+        for command in commands.drain(..) {
+            self.handle_command(command);
+        }
+        self.commands = commands;
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Connect {
+                id,
+                request,
+                handler,
+            } => {
+                self.insert(id, request, handler);
+                if self.shared.is_shutting_down() {
+                    self.with(id, |connection, shared| {
+                        connection.close(shared, GOING_AWAY)
+                    });
+                }
+            }
+            Command::Send { id, message } => {
+                self.with(id, |connection, shared| connection.send(shared, &message));
+            }
+            Command::Cast { id, message } => {
+                self.with(id, |connection, shared| connection.cast(shared, message));
+            }
+            Command::Close { id, code, reason } => {
+                let close = CloseFrame {
+                    code,
+                    reason: &reason,
+                };
+                self.with(id, |connection, shared| connection.close(shared, close));
+            }
+            Command::Trace {
+                id: Some(id),
+                level,
+            } => {
+                self.with(id, |connection, shared| connection.set_level(shared, level));
+            }
+            Command::Trace { id: None, level } => {
+                self.shared.level = level;
+                self.for_all(|connection, shared| connection.set_level(shared, level));
+            }
+            Command::Print(print) => self.shared.turn.trace.set_print(print),
+            Command::Resolved { id, number, result } => {
+                self.with(id, |connection, shared| {
+                    connection.handle_resolved(shared, number, result);
+                });
+            }
+            Command::Shutdown { deadline } => {
+                let deadline = self.shared.turn.now.after(deadline);
+                self.shared.shutdown = Some(deadline);
+                self.for_all(|connection, shared| connection.close(shared, GOING_AWAY));
+            }
+        }
+    }
+
+    /// Drops what is still there when the shutdown has taken too long.
+    fn handle_shutdown(&mut self) {
+        if self
+            .shared
+            .shutdown
+            .is_some_and(|deadline| self.shared.turn.now >= deadline)
+        {
+            self.for_all(|connection, _| connection.abort());
+            // Those that remain are none; but a poll must not wait for a time that is past.
+            if self.connections() == 0 {
+                self.shared.shutdown = Some(Time::from_start(Duration::MAX));
+            }
+        }
+    }
+
+    fn insert(&mut self, id: ConnectionId, request: Request, handler: Box<dyn Handler>) {
+        let slot = id.slot() as usize;
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        let connection = Connection::new(id, request, handler, &self.shared);
+        self.connections[slot] = Some(Box::new(connection));
+        self.with(id, |_, _| {});
+    }
+
+    /// Gives the connection `id` a turn, if it is still there.
+    fn with(&mut self, id: ConnectionId, turn: impl FnOnce(&mut Connection, &mut Shared)) {
+        let index = id.slot() as usize;
+        let Some(Some(connection)) = self.connections.get_mut(index) else {
+            return;
+        };
+        if connection.core.id != id {
+            return;
+        }
+        turn(connection, &mut self.shared);
+        if connection.settle(&mut self.shared) == Fate::Ended {
+            remove(&mut self.connections, &mut self.shared, index);
+        }
+    }
+
+    /// Gives every connection a turn.
+    fn for_all(&mut self, mut turn: impl FnMut(&mut Connection, &mut Shared)) {
+        for index in 0..self.connections.len() {
+            if let Some(connection) = &self.connections[index] {
+                let id = connection.core.id;
+                self.with(id, &mut turn);
+            }
+        }
+    }
+}
+
+const GOING_AWAY: CloseFrame<'static> = CloseFrame {
+    code: CloseCode::GOING_AWAY,
+    reason: "",
+};
+
+/// Takes an ended connection out and gives it its last callback.
+fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, index: usize) {
+    if let Some(connection) = connections[index].take() {
+        let id = connection.core.id;
+        connection.terminate(shared);
+        shared.central.slots().release(id);
+    }
+}
+
+impl Drop for Reactor {
+    /// Drops all connections at once; their handlers are dropped without further callbacks.
+    fn drop(&mut self) {
+        self.shared.central.shut();
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor")
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
+    }
+}

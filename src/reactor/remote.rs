@@ -1,0 +1,301 @@
+//! Commands from other threads: a bounded queue that wakes the reactor once for many.
+
+use super::slots::{Availability, Slots};
+use crate::error::{Error, SendError};
+use crate::handler::{ConnectionId, Handler};
+use crate::protocol::close::{CloseCode, CloseFrame};
+use crate::request::{IntoRequest, Request};
+use crate::trace::Level;
+use mio::Waker;
+use std::any::Any;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fmt, io};
+
+/// A message that owns its bytes, to be sent from another thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnedMessage {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary(Vec<u8>),
+}
+
+impl From<String> for OwnedMessage {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for OwnedMessage {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<Vec<u8>> for OwnedMessage {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+impl From<&[u8]> for OwnedMessage {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Binary(bytes.to_owned())
+    }
+}
+
+/// What another thread asks of the reactor.
+pub(super) enum Command {
+    Connect {
+        id: ConnectionId,
+        request: Request,
+        handler: Box<dyn Handler + Send>,
+    },
+    Send {
+        id: ConnectionId,
+        message: OwnedMessage,
+    },
+    Cast {
+        id: ConnectionId,
+        message: Box<dyn Any + Send>,
+    },
+    Close {
+        id: ConnectionId,
+        code: CloseCode,
+        reason: String,
+    },
+    Trace {
+        /// All of them, if none is named.
+        id: Option<ConnectionId>,
+        level: Level,
+    },
+    Print(bool),
+    Resolved {
+        id: ConnectionId,
+        number: u64,
+        result: io::Result<Vec<SocketAddr>>,
+    },
+    Shutdown {
+        deadline: Duration,
+    },
+}
+
+/// What the reactor and its remotes share.
+pub(super) struct Central {
+    queue: Mutex<Queue>,
+    slots: Mutex<Slots>,
+    waker: Waker,
+    /// The reactor was woken and has not looked yet: no need to wake it again.
+    woken: AtomicBool,
+    /// Commands that may wait.
+    capacity: usize,
+}
+
+struct Queue {
+    commands: VecDeque<Command>,
+    /// The reactor is there to take them.
+    open: bool,
+}
+
+impl Central {
+    pub(super) fn new(waker: Waker, capacity: usize) -> Self {
+        Self {
+            queue: Mutex::new(Queue {
+                commands: VecDeque::new(),
+                open: true,
+            }),
+            slots: Mutex::new(Slots::default()),
+            waker,
+            woken: AtomicBool::new(false),
+            capacity,
+        }
+    }
+
+    pub(super) fn slots(&self) -> MutexGuard<'_, Slots> {
+        // A panic of another thread cannot have left them in disorder: nothing of a user's runs
+        // while they are locked.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Posts what must not be refused.
+    pub(super) fn post(&self, command: Command) {
+        self.queue().commands.push_back(command);
+        self.wake();
+    }
+
+    /// Posts what may be refused when too much waits already.
+    fn offer(&self, command: Command) -> Result<(), SendError> {
+        let mut queue = self.queue();
+        if !queue.open {
+            return Err(SendError::Gone);
+        }
+        let queued = queue.commands.len();
+        if queued >= self.capacity {
+            let limit = self.capacity;
+            return Err(SendError::Full { queued, limit });
+        }
+        queue.commands.push_back(command);
+        drop(queue);
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            // It fails only when the poll is gone, and then there is nobody to wake.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Exchanges what waits for `empty`, which keeps its memory.
+    pub(super) fn take(&self, empty: &mut VecDeque<Command>) {
+        // Before looking: a command that comes after the look wakes the reactor again.
+        self.woken.store(false, Ordering::Release);
+        std::mem::swap(&mut self.queue().commands, empty);
+    }
+
+    /// The reactor is gone.
+    pub(super) fn shut(&self) {
+        let mut queue = self.queue();
+        queue.open = false;
+        // Dropped outside the lock: handlers are in there, and dropping them runs their code.
+        let commands = std::mem::take(&mut queue.commands);
+        drop(queue);
+        drop(commands);
+    }
+}
+
+/// A reactor as other threads see it, and handlers that want more than their own connection. Cheap
+/// to clone. Nothing here waits for the reactor, so nothing can deadlock with it; dropping the last
+/// one does not stop it.
+///
+/// Commands of one thread are carried out in the order they were given.
+#[derive(Clone)]
+pub struct Remote {
+    pub(super) central: Arc<Central>,
+}
+
+impl Remote {
+    /// Connects, as [`Reactor::connect`](crate::Reactor::connect) does, from another thread. The
+    /// returned id is valid at once.
+    ///
+    /// # Errors
+    /// A request that cannot be used; a reactor that is gone or whose command queue is full.
+    pub fn connect(
+        &self,
+        request: impl IntoRequest,
+        handler: impl Handler + Send,
+    ) -> Result<ConnectionId, Error> {
+        let request = request.into_request()?;
+        super::check_request(&request)?;
+        let id = self.central.slots().reserve().ok_or(super::NO_SLOT)?;
+        let handler = Box::new(handler);
+        let command = Command::Connect {
+            id,
+            request,
+            handler,
+        };
+        self.central.offer(command).map_err(|error| {
+            self.central.slots().release(id);
+            Error::Refused(match error {
+                SendError::Full { .. } => "the reactor's command queue is full",
+                _ => "the reactor is gone",
+            })
+        })?;
+        Ok(id)
+    }
+
+    /// Sends a message on a connection. `Ok` means that the reactor has it in its queue; should the
+    /// connection stop being open before its turn comes, the trace records what became of it.
+    ///
+    /// # Errors
+    /// [`SendError`] tells a connection that is not open, closing or gone from a full queue.
+    pub fn send(
+        &self,
+        id: ConnectionId,
+        message: impl Into<OwnedMessage>,
+    ) -> Result<(), SendError> {
+        match self.central.slots().availability(id) {
+            Some(Availability::Open) => {}
+            Some(Availability::NotOpen) => return Err(SendError::NotOpen),
+            Some(Availability::Closing) => return Err(SendError::Closing),
+            None => return Err(SendError::Gone),
+        }
+        let message = message.into();
+        self.central.offer(Command::Send { id, message })
+    }
+
+    /// Hands `message` to the handler's [`on_cast`](Handler::on_cast), now or when the connection
+    /// opens next.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`], or [`SendError::Full`] when the reactor does not keep up.
+    pub fn cast(&self, id: ConnectionId, message: impl Any + Send) -> Result<(), SendError> {
+        if self.central.slots().availability(id).is_none() {
+            return Err(SendError::Gone);
+        }
+        let message = Box::new(message);
+        self.central.offer(Command::Cast { id, message })
+    }
+
+    /// Closes a connection, as [`Context::close_with`](crate::Context::close_with) does.
+    ///
+    /// # Errors
+    /// A code or reason that must not be sent; [`SendError::Gone`]; [`SendError::Full`].
+    pub fn close(&self, id: ConnectionId, code: CloseCode, reason: &str) -> Result<(), SendError> {
+        CloseFrame { code, reason }.encode(&mut [0; 125])?;
+        if self.central.slots().availability(id).is_none() {
+            return Err(SendError::Gone);
+        }
+        let reason = reason.to_owned();
+        self.central.offer(Command::Close { id, code, reason })
+    }
+
+    /// Sets how much the trace records, of one connection or of all there are and will be.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`], [`SendError::Full`].
+    pub fn set_trace(&self, id: Option<ConnectionId>, level: Level) -> Result<(), SendError> {
+        self.central.offer(Command::Trace { id, level })
+    }
+
+    /// Prints each recorded event to standard error as a `*DBG*` line, or stops doing so.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`], [`SendError::Full`].
+    pub fn print_trace(&self, print: bool) -> Result<(), SendError> {
+        self.central.offer(Command::Print(print))
+    }
+
+    /// Ends the reactor: all connections are closed with 1001, those that are not closed after
+    /// `deadline` are dropped, every handler gets its last callbacks, and
+    /// [`Reactor::run`](crate::Reactor::run) returns.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`]: it has ended already.
+    pub fn shutdown(&self, deadline: Duration) -> Result<(), SendError> {
+        let mut queue = self.central.queue();
+        if !queue.open {
+            return Err(SendError::Gone);
+        }
+        // Whatever waits: a program that wants to end must not be told to try again.
+        queue.commands.push_back(Command::Shutdown { deadline });
+        drop(queue);
+        self.central.wake();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,109 @@
+//! Which connections there are, shared between the reactor and its [`Remote`](super::Remote)s: ids
+//! are given out here, and how far each connection has come is published here.
+//!
+//! Touched when a connection begins, changes its stage or ends; never per message.
+
+use crate::handler::ConnectionId;
+
+/// What other threads may know of a connection: can it be sent to?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Availability {
+    NotOpen,
+    Open,
+    Closing,
+}
+
+/// The slots of a reactor, and who is in them.
+#[derive(Default)]
+pub(super) struct Slots {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    occupied: usize,
+}
+
+struct Entry {
+    /// Counts the users of the slot, so that an id is never used twice (pitfall 24).
+    generation: u32,
+    state: Option<Availability>,
+}
+
+impl Slots {
+    /// Takes a slot; `None` when all that can be numbered are taken.
+    pub(super) fn reserve(&mut self) -> Option<ConnectionId> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let slot = u32::try_from(self.entries.len()).ok()?;
+                if slot == u32::MAX {
+                    return None;
+                }
+                self.entries.push(Entry {
+                    generation: 0,
+                    state: None,
+                });
+                slot
+            }
+        };
+        let entry = &mut self.entries[slot as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.state = Some(Availability::NotOpen);
+        self.occupied += 1;
+        Some(ConnectionId::new(slot, entry.generation))
+    }
+
+    /// Gives the slot of `id` back.
+    pub(super) fn release(&mut self, id: ConnectionId) {
+        if let Some(entry) = self.entry(id) {
+            entry.state = None;
+            self.free.push(id.slot());
+            self.occupied -= 1;
+        }
+    }
+
+    pub(super) fn publish(&mut self, id: ConnectionId, state: Availability) {
+        if let Some(entry) = self.entry(id) {
+            entry.state = Some(state);
+        }
+    }
+
+    /// `None`: there is no such connection any more.
+    pub(super) fn availability(&mut self, id: ConnectionId) -> Option<Availability> {
+        self.entry(id)?.state
+    }
+
+    /// How many connections there are.
+    pub(super) fn occupied(&self) -> usize {
+        self.occupied
+    }
+
+    /// The entry of `id`, if it is still its user.
+    fn entry(&mut self, id: ConnectionId) -> Option<&mut Entry> {
+        self.entries
+            .get_mut(id.slot() as usize)
+            .filter(|entry| entry.generation == id.generation() && entry.state.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pitfall 24: the id of a connection that has ended does not reach its successor.
+    #[test]
+    fn pitfall_24_a_slot_used_again_has_another_id() {
+        let mut slots = Slots::default();
+        let first = slots.reserve().unwrap();
+        let second = slots.reserve().unwrap();
+        slots.publish(first, Availability::Open);
+        slots.release(first);
+        let third = slots.reserve().unwrap();
+        assert_eq!(third.slot(), first.slot());
+        assert_ne!(third, first);
+        slots.publish(first, Availability::Closing);
+        slots.release(first);
+        assert_eq!(slots.availability(first), None);
+        assert_eq!(slots.availability(third), Some(Availability::NotOpen));
+        assert_eq!(slots.availability(second), Some(Availability::NotOpen));
+        assert_eq!(slots.occupied(), 2);
+    }
+}

@@ -1,0 +1,214 @@
+//! What to connect to, and how: built by the user, checked before any I/O.
+
+use crate::error::Error;
+use crate::protocol::decoder::Limits;
+use crate::protocol::handshake::{self, HandshakeLimits};
+use crate::protocol::url::Url;
+use crate::session::policy::ReconnectPolicy;
+use crate::session::{Options, Target};
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
+use crate::trace::Level;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// A WebSocket URL and everything that may be said about the connection to it.
+///
+/// ```
+/// use std::time::Duration;
+/// use websockex::{ReconnectPolicy, Request};
+///
+/// # fn main() -> Result<(), websockex::Error> {
+/// let request = Request::new("wss://stream.example.com/ws")?
+///     .header("Authorization", "Bearer 2YotnFZFEjr1zCsicMWpAA")?
+///     .subprotocol("v2.feed.example.com")?
+///     .handshake_timeout(Duration::from_secs(5))
+///     .reconnect(ReconnectPolicy::fixed(Duration::from_millis(250)));
+/// # let _ = request;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub(crate) target: Target,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<TlsConfig>,
+}
+
+impl Request {
+    /// A request for `url`: `ws://` or `wss://`, without a fragment (RFC 6455 §3). Userinfo
+    /// (`wss://user:password@host/`) becomes Basic authorization.
+    ///
+    /// # Errors
+    /// [`Error::Url`] says what is wrong with it.
+    pub fn new(url: impl AsRef<str>) -> Result<Self, Error> {
+        // Most requests of a program with very many have the same settings: they share them.
+        static DEFAULT: OnceLock<Arc<Options>> = OnceLock::new();
+        let url = Url::parse(url.as_ref())?;
+        let options = Arc::clone(DEFAULT.get_or_init(Arc::default));
+        Ok(Self {
+            target: Target { url, options },
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
+    }
+
+    /// The URL.
+    pub fn url(&self) -> &Url {
+        &self.target.url
+    }
+
+    /// Can the opening handshake be written?
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        Ok(self.target.request_head().validate()?)
+    }
+
+    fn options(&mut self) -> &mut Options {
+        Arc::make_mut(&mut self.target.options)
+    }
+
+    /// Adds a header to the opening handshake.
+    ///
+    /// # Errors
+    /// [`Error::Request`]: a name that is no token, a value with a control character, or a header
+    /// that the handshake writes itself.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
+        handshake::validate_header(name, value)?;
+        let header = (name.to_owned(), value.to_owned());
+        self.options().headers.push(header);
+        Ok(self)
+    }
+
+    /// Offers a subprotocol, in order of preference (RFC 6455 §1.9). The server may choose one of
+    /// those offered, and [`Response::subprotocol`](handshake::Response::subprotocol) says which.
+    ///
+    /// # Errors
+    /// [`Error::Request`]: a name that is no token, or offered already.
+    pub fn subprotocol(mut self, name: &str) -> Result<Self, Error> {
+        self.options().subprotocols.push(name.to_owned());
+        self.validate()?;
+        Ok(self)
+    }
+
+    /// Sets the `Origin` header (RFC 6454), which servers meant for browsers ask for.
+    ///
+    /// # Errors
+    /// [`Error::Request`]: a control character in it.
+    pub fn origin(mut self, origin: &str) -> Result<Self, Error> {
+        handshake::validate_header("Origin", origin)?;
+        self.options().origin = Some(origin.to_owned());
+        Ok(self)
+    }
+
+    /// Uses this TLS configuration instead of the reactor's.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// How long looking up the name and the TCP handshake may take together; 10 s by default.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.options().connect_timeout = timeout;
+        self
+    }
+
+    /// How long the TLS handshake and the opening handshake may take together; 10 s by default.
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.options().handshake_timeout = timeout;
+        self
+    }
+
+    /// How long the peer may take to answer a Close frame, and again to end the TCP connection
+    /// after that; 5 s by default.
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.options().close_timeout = timeout;
+        self
+    }
+
+    /// Limits on incoming frames and messages; 64 MiB each by default.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.options().limits = limits;
+        self
+    }
+
+    /// Limits on the server's answer to the opening handshake.
+    #[must_use]
+    pub fn handshake_limits(mut self, limits: HandshakeLimits) -> Self {
+        self.options().handshake_limits = limits;
+        self
+    }
+
+    /// How many bytes of output may wait for the socket, 64 MiB by default; a message beyond that
+    /// is refused with [`SendError::Full`](crate::SendError::Full).
+    #[must_use]
+    pub fn max_queued(mut self, bytes: usize) -> Self {
+        self.options().max_queued = bytes;
+        self
+    }
+
+    /// When to connect again, where the handler leaves it to the request.
+    #[must_use]
+    pub fn reconnect(mut self, policy: ReconnectPolicy) -> Self {
+        self.options().reconnect = policy;
+        self
+    }
+
+    /// How much of this connection the trace records; by default what the reactor was built with.
+    #[must_use]
+    pub fn trace(mut self, level: Level) -> Self {
+        self.options().level = Some(level);
+        self
+    }
+
+    /// A name for the trace.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options().name = Some(name.into());
+        self
+    }
+}
+
+/// What can be connected to: a URL, or a [`Request`].
+pub trait IntoRequest {
+    /// Makes a request of it.
+    ///
+    /// # Errors
+    /// As [`Request::new`].
+    fn into_request(self) -> Result<Request, Error>;
+}
+
+impl IntoRequest for Request {
+    fn into_request(self) -> Result<Request, Error> {
+        Ok(self)
+    }
+}
+
+impl IntoRequest for &Request {
+    fn into_request(self) -> Result<Request, Error> {
+        Ok(self.clone())
+    }
+}
+
+impl IntoRequest for &str {
+    fn into_request(self) -> Result<Request, Error> {
+        Request::new(self)
+    }
+}
+
+impl IntoRequest for &String {
+    fn into_request(self) -> Result<Request, Error> {
+        Request::new(self)
+    }
+}
+
+impl IntoRequest for String {
+    fn into_request(self) -> Result<Request, Error> {
+        Request::new(self)
+    }
+}

@@ -1,0 +1,199 @@
+//! The closing handshake (RFC 6455 §5.5.1 and §7), and giving up.
+
+use super::life::{Life, Stage};
+use super::outbound::Output;
+use super::reason::DisconnectReason;
+use crate::error::{Error, SendError};
+use crate::protocol::close::{CloseCode, CloseFrame, MAX_CLOSE_REASON};
+use crate::protocol::error::{Blame, ProtocolError};
+use crate::protocol::frame::OpCode;
+use crate::protocol::handshake::HandshakeError;
+use crate::trace::event::Event;
+use crate::trace::kind::{self, Kind, Limit};
+use std::time::Duration;
+
+/// After an error, how long the peer may take to end the TCP connection. Dropping it at once would
+/// make the kernel send a reset, which can overtake the Close frame that says why; waiting long
+/// would keep a feed from coming back.
+const LINGER: Duration = Duration::from_secs(1);
+
+impl Life {
+    /// Begins the closing handshake from this side; without a connection it just ends.
+    pub(crate) fn close(
+        &mut self,
+        output: &mut Output<'_>,
+        close: Option<CloseFrame<'_>>,
+    ) -> Result<(), SendError> {
+        let mut payload = [0; 125];
+        let length = match close {
+            None => 0,
+            Some(close) => close.encode(&mut payload)?,
+        };
+        let (code, text) = match close {
+            None => (None, ""),
+            Some(close) => (Some(close.code), close.reason),
+        };
+        let reason = DisconnectReason::Local {
+            code,
+            reason: text.to_owned(),
+        };
+        match self.stage {
+            Stage::Open => {
+                let number = code.map(CloseCode::value);
+                self.record(output, Kind::ClosingLocal, |time, id| {
+                    Event::closing_local(time, id, number, text)
+                });
+                self.record(output, Kind::CloseSent, |time, id| {
+                    Event::close_sent(time, id, number, text)
+                });
+                self.write_frame(output, None, true, OpCode::Close, &payload[..length]);
+                self.ending = Some(Box::new(reason));
+                self.stage = Stage::Closing;
+                self.deadline = Some(output.now.after(self.target.options.close_timeout));
+                Ok(())
+            }
+            Stage::Closing | Stage::Closed | Stage::Failing => Err(SendError::Closing),
+            Stage::Over | Stage::Ended => Err(SendError::Gone),
+            // Nothing is open that could be closed: the attempt is given up.
+            Stage::Resolving | Stage::Connecting | Stage::Securing | Stage::Upgrading => {
+                self.end_with(reason);
+                Ok(())
+            }
+            Stage::BackOff => {
+                self.end_with(reason);
+                self.stage = Stage::Ended;
+                Ok(())
+            }
+        }
+    }
+
+    /// The peer's Close frame arrived.
+    pub(crate) fn handle_close(&mut self, output: &mut Output<'_>, close: Option<CloseFrame<'_>>) {
+        let (code, text) = match close {
+            None => (None, ""),
+            Some(close) => (Some(close.code), close.reason),
+        };
+        let number = code.map(CloseCode::value);
+        self.record(output, Kind::CloseReceived, |time, id| {
+            Event::close_received(time, id, number, text)
+        });
+        if self.stage == Stage::Open {
+            // RFC 6455 §5.5.1: "If an endpoint receives a Close frame and did not previously send
+            // a Close frame, the endpoint MUST send a Close frame in response. (When sending a
+            // Close frame in response, the endpoint typically echos the status code it received.)"
+            let [high, low] = number.unwrap_or(0).to_be_bytes();
+            let echo: &[u8] = if code.is_some() { &[high, low] } else { &[] };
+            self.record(output, Kind::CloseSent, |time, id| {
+                Event::close_sent(time, id, number, "")
+            });
+            self.write_frame(output, None, true, OpCode::Close, echo);
+            self.ending = Some(Box::new(DisconnectReason::Remote {
+                code,
+                reason: text.to_owned(),
+            }));
+        }
+        self.clean = true;
+        self.stage = Stage::Closed;
+        // RFC 6455 §7.1.1: "a client SHOULD wait for the server to close the connection but MAY
+        // close the connection at any time under certain conditions."
+        self.deadline = Some(output.now.after(self.target.options.close_timeout));
+    }
+
+    /// Gives up because of `error`. An open connection says why in a Close frame first (RFC 6455
+    /// §7.1.7), if there is a socket left to say it on.
+    pub(crate) fn fail(&mut self, output: &mut Output<'_>, error: Error) {
+        match self.stage {
+            Stage::Over | Stage::Ended | Stage::Failing => return,
+            Stage::Open | Stage::Closing | Stage::Closed => {}
+            Stage::Resolving
+            | Stage::Connecting
+            | Stage::Securing
+            | Stage::Upgrading
+            | Stage::BackOff => {
+                let (stage, status) = (self.failed_stage(&error), status(&error));
+                self.record(output, Kind::ConnectFailed, |time, id| {
+                    Event::connect_failed(time, id, stage, status, &error)
+                });
+                self.end_with(DisconnectReason::ConnectFailed(error));
+                return;
+            }
+        }
+        let code = close_code(&error);
+        let number = code.map(CloseCode::value);
+        self.record(output, Kind::ClosingError, |time, id| {
+            Event::closing_error(time, id, number, &error)
+        });
+        if let Error::Protocol(error) = &error {
+            self.record_limit(output, *error);
+        }
+        let Some(code) = code else {
+            self.end_with(DisconnectReason::Failed(error));
+            return;
+        };
+        if self.stage == Stage::Open {
+            let text = match &error {
+                Error::Protocol(error) => error.to_string(),
+                // What went wrong inside a handler is nobody else's business.
+                _ => String::new(),
+            };
+            let reason = truncate(&text, MAX_CLOSE_REASON);
+            let mut payload = [0; 125];
+            let frame = CloseFrame { code, reason };
+            let length = frame
+                .encode(&mut payload)
+                .expect("the code may be sent and the reason fits");
+            self.record(output, Kind::ErrorCloseSent, |time, id| {
+                Event::error_close_sent(time, id, number, reason)
+            });
+            self.write_frame(output, None, true, OpCode::Close, &payload[..length]);
+        }
+        self.end_with(DisconnectReason::Failed(error));
+        self.stage = Stage::Failing;
+        let linger = LINGER.min(self.target.options.close_timeout);
+        self.deadline = Some(output.now.after(linger));
+    }
+
+    /// For the trace: the stage at which connecting failed.
+    fn failed_stage(&self, error: &Error) -> kind::Stage {
+        match (self.stage, error) {
+            (_, Error::Tls(_)) => kind::Stage::Tls,
+            (Stage::Resolving | Stage::BackOff, _) => kind::Stage::Resolve,
+            (Stage::Connecting, _) => kind::Stage::Tcp,
+            (Stage::Securing, _) => kind::Stage::Tls,
+            _ => kind::Stage::Upgrade,
+        }
+    }
+
+    fn record_limit(&mut self, output: &mut Output<'_>, error: ProtocolError) {
+        let (kind, value, limit) = match error {
+            ProtocolError::FrameTooLarge { length, limit } => (Limit::Frame, length, limit),
+            ProtocolError::MessageTooLarge { length, limit } => (Limit::Message, length, limit),
+            _ => return,
+        };
+        debug_assert_eq!(error.blame(), Blame::Limit);
+        self.record(output, Kind::LimitHit, |time, id| {
+            Event::limit_hit(time, id, kind, value, limit)
+        });
+    }
+}
+
+/// The code that tells the peer of `error`; none if there is nobody left to tell.
+fn close_code(error: &Error) -> Option<CloseCode> {
+    match error {
+        Error::Protocol(error) => Some(error.close_code()),
+        Error::Handler(_) | Error::HandlerPanicked(_) => Some(CloseCode::INTERNAL_ERROR),
+        _ => None,
+    }
+}
+
+fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::Handshake(HandshakeError::Rejected(rejection)) => Some(rejection.status),
+        _ => None,
+    }
+}
+
+/// The longest prefix of `text` that has at most `length` bytes.
+fn truncate(text: &str, length: usize) -> &str {
+    &text[..text.floor_char_boundary(length)]
+}

@@ -1,0 +1,87 @@
+//! Unpredictable bytes, bought in bulk: masking keys, handshake nonces, jitter.
+//!
+//! The source is an argument, so that the simulator can use a seeded one. The reactor's is the
+//! operating system's generator, asked for many keys at once because a system call per frame would
+//! cost more than the frame.
+
+use std::io;
+
+/// Bytes fetched at a time: 1,024 masking keys.
+const BATCH: usize = 4096;
+
+/// Fills a buffer with unpredictable bytes.
+pub(crate) type Source = Box<dyn FnMut(&mut [u8]) -> io::Result<()>>;
+
+/// A buffered source of unpredictable bytes. Each byte is given out once and then erased.
+pub(crate) struct Entropy {
+    bytes: Box<[u8; BATCH]>,
+    /// Bytes given out already.
+    used: usize,
+    source: Source,
+}
+
+impl Entropy {
+    /// # Errors
+    /// The source's: without unpredictable masking keys there is no client (RFC 6455 §10.3).
+    pub(crate) fn new(mut source: Source) -> io::Result<Self> {
+        let mut bytes = Box::new([0; BATCH]);
+        source(&mut bytes[..])?;
+        Ok(Self {
+            bytes,
+            used: 0,
+            source,
+        })
+    }
+
+    /// The next `N` bytes.
+    ///
+    /// # Panics
+    /// When the source fails that did not fail before: going on with predictable keys would be
+    /// worse, and the operating systems document that it does not happen.
+    #[inline]
+    pub(crate) fn take<const N: usize>(&mut self) -> [u8; N] {
+        if self.used + N > BATCH {
+            self.refill();
+        }
+        let slot = &mut self.bytes[self.used..self.used + N];
+        self.used += N;
+        let mut taken = [0; N];
+        taken.copy_from_slice(slot);
+        slot.fill(0);
+        taken
+    }
+
+    #[cold]
+    fn refill(&mut self) {
+        (self.source)(&mut self.bytes[..]).expect("the source of entropy that worked so far");
+        self.used = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pitfall 37: no key is zero for lack of a source, and none is given out twice.
+    #[test]
+    fn pitfall_37_keys_come_from_the_source_once_each() {
+        let mut next = 0_u32;
+        let mut entropy = Entropy::new(Box::new(move |bytes| {
+            for chunk in bytes.chunks_exact_mut(4) {
+                next += 1;
+                chunk.copy_from_slice(&next.to_be_bytes());
+            }
+            Ok(())
+        }))
+        .unwrap();
+        for expected in 1..=5000_u32 {
+            assert_eq!(entropy.take::<4>(), expected.to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_at_first_is_an_error() {
+        let source = Box::new(|_: &mut [u8]| Err(io::Error::other("no entropy")));
+        assert!(Entropy::new(source).is_err());
+    }
+}

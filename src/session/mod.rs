@@ -1,0 +1,39 @@
+//! The life of one connection, without sockets and without a clock.
+//!
+//! ```text
+//! resolve -> tcp -> tls -> upgrade -> open -> closing -> over -> back-off -> resolve ...
+//! ```
+//!
+//! The reactor, above, does what a session asks for ([`Step`]) and tells it what came of it
+//! (`handle_*`); time, entropy and bytes are arguments. The protocol core, below, does the frames.
+//!
+//! - [`life`]: the stages, their deadlines, and what ends them.
+//! - [`closing`]: the closing handshake, and giving up.
+//! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
+//! - [`inbound`]: which parser reads the bytes now.
+//! - [`policy`]: when to connect again.
+
+pub(crate) mod closing;
+pub(crate) mod entropy;
+pub(crate) mod inbound;
+pub(crate) mod life;
+pub(crate) mod options;
+pub(crate) mod outbound;
+pub(crate) mod policy;
+pub(crate) mod reason;
+pub(crate) mod time;
+pub(crate) mod timers;
+
+pub(crate) use entropy::Entropy;
+pub(crate) use inbound::Inbound;
+pub(crate) use life::{Life, Stage, Step};
+pub(crate) use options::{Options, Target};
+pub(crate) use outbound::{Output, Wire};
+pub(crate) use time::Time;
+
+/// One connection: two halves that are borrowed apart, so that a handler can send while it looks at
+/// a message that still lies in the decoder.
+pub(crate) struct Session {
+    pub(crate) inbound: Inbound,
+    pub(crate) life: Life,
+}

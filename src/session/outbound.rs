@@ -1,0 +1,259 @@
+//! The outbound half of a session: what may be sent when, and the way of a frame into the turn's
+//! output.
+//!
+//! Before this comes the handler's [`Context`](crate::Context) or a command from another thread;
+//! after it the reactor's link to the socket. All frames of one turn gather in one buffer and leave
+//! in one write; only what the socket does not take stays with the connection.
+
+use super::life::{Life, Stage};
+use super::{Entropy, Time};
+use crate::error::SendError;
+use crate::protocol::Role;
+use crate::protocol::buffer::Buffer;
+use crate::protocol::encoder::{FrameWriter, PIECE};
+use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, OpCode};
+use crate::trace::event::{Event, Frame};
+use crate::trace::kind::{Callback, Kind, Limit};
+use crate::trace::recorder::Recorder;
+
+/// Where frames go: the socket, through TLS or not. What it does not take at once it keeps.
+pub(crate) trait Wire {
+    /// Takes all of `frames`. An error sticks and shows at the end of the turn.
+    fn write(&mut self, frames: &[u8]);
+    /// Bytes that wait for the socket.
+    fn queued(&self) -> usize;
+}
+
+/// What a turn gives a session to write with.
+pub(crate) struct Output<'a> {
+    pub(crate) now: Time,
+    /// Frames of this turn.
+    pub(crate) frames: &'a mut Buffer,
+    pub(crate) entropy: &'a mut Entropy,
+    pub(crate) trace: &'a mut Recorder,
+    /// Absent while the TLS layer is lent to the inbound side; frames then wait in `frames`.
+    pub(crate) wire: Option<&'a mut dyn Wire>,
+}
+
+/// A pong that waits for the socket. RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has
+/// not yet sent Pong frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send
+/// a Pong frame for only the most recently processed Ping frame." So there is never more than one.
+pub(super) struct WaitingPong {
+    payload: [u8; MAX_CONTROL_PAYLOAD],
+    /// `None` when no pong waits; the memory is kept.
+    length: Option<u8>,
+}
+
+/// Which part of a fragmented message a piece is (RFC 6455 §5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// The first of several.
+    First,
+    /// Neither the first nor the last.
+    Middle,
+    /// The last.
+    Last,
+}
+
+impl Life {
+    /// Sends a whole message.
+    #[inline]
+    pub(crate) fn send(
+        &mut self,
+        output: &mut Output<'_>,
+        callback: Option<Callback>,
+        opcode: OpCode,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        self.check_sendable(output, opcode, payload.len())?;
+        if self.sending.is_some() {
+            return Err(SendError::FragmentOrder);
+        }
+        self.write_frame(output, callback, true, opcode, payload);
+        Ok(())
+    }
+
+    /// Sends a piece of a message.
+    pub(crate) fn send_fragment(
+        &mut self,
+        output: &mut Output<'_>,
+        callback: Option<Callback>,
+        kind: OpCode,
+        fragment: Fragment,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        self.check_sendable(output, kind, payload.len())?;
+        let opcode = match (fragment, self.sending) {
+            (Fragment::First, None) => kind,
+            (Fragment::Middle | Fragment::Last, Some(first)) if first == kind => {
+                OpCode::Continuation
+            }
+            _ => return Err(SendError::FragmentOrder),
+        };
+        let fin = fragment == Fragment::Last;
+        self.sending = if fin { None } else { Some(kind) };
+        self.write_frame(output, callback, fin, opcode, payload);
+        Ok(())
+    }
+
+    /// Sends a Ping or Pong. A Pong that finds the socket blocked replaces the one that waits.
+    pub(crate) fn send_control(
+        &mut self,
+        output: &mut Output<'_>,
+        callback: Option<Callback>,
+        opcode: OpCode,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        if payload.len() > MAX_CONTROL_PAYLOAD {
+            return Err(SendError::ControlTooLong(payload.len()));
+        }
+        self.check_open()?;
+        if opcode == OpCode::Pong && self.queued > 0 {
+            self.hold_pong(payload);
+            return Ok(());
+        }
+        self.check_room(output, opcode, payload.len())?;
+        self.write_frame(output, callback, true, opcode, payload);
+        Ok(())
+    }
+
+    #[inline]
+    fn check_sendable(
+        &mut self,
+        output: &mut Output<'_>,
+        opcode: OpCode,
+        length: usize,
+    ) -> Result<(), SendError> {
+        self.check_open()?;
+        self.check_room(output, opcode, length)
+    }
+
+    #[inline]
+    fn check_open(&self) -> Result<(), SendError> {
+        match self.stage {
+            Stage::Open => Ok(()),
+            Stage::Closing | Stage::Closed | Stage::Failing => Err(SendError::Closing),
+            Stage::Over => Err(SendError::Gone),
+            _ => Err(SendError::NotOpen),
+        }
+    }
+
+    /// Pitfall 6: the queue has a limit, and whoever hits it is told.
+    #[inline]
+    fn check_room(
+        &mut self,
+        output: &mut Output<'_>,
+        opcode: OpCode,
+        length: usize,
+    ) -> Result<(), SendError> {
+        let queued = self.queued + output.frames.len();
+        let limit = self.target.options.max_queued;
+        if queued.saturating_add(length) <= limit {
+            self.dropping = false;
+            return Ok(());
+        }
+        let error = SendError::Full { queued, limit };
+        if !self.dropping {
+            self.dropping = true;
+            self.record(output, Kind::LimitHit, |time, id| {
+                let wanted = (queued + length) as u64;
+                Event::limit_hit(time, id, Limit::QueuedOutput, wanted, limit as u64)
+            });
+            self.record(output, Kind::SendDropped, |time, id| {
+                Event::send_dropped(time, id, opcode as u8, length as u64, error)
+            });
+        }
+        Err(error)
+    }
+
+    /// Encodes a frame into the turn's output. A large one goes to the socket piece by piece, while
+    /// each piece is in the cache.
+    #[inline]
+    pub(super) fn write_frame(
+        &mut self,
+        output: &mut Output<'_>,
+        callback: Option<Callback>,
+        fin: bool,
+        opcode: OpCode,
+        payload: &[u8],
+    ) {
+        if self.level.records(Kind::FrameSent) {
+            self.trace_frame(output, callback, fin, opcode, payload);
+        }
+        let key = output.entropy.take();
+        let mut frame = FrameWriter::begin(Role::Client, fin, opcode, payload, key, output.frames);
+        loop {
+            let more = frame.write_piece(output.frames);
+            if output.frames.len() >= PIECE {
+                self.pass_on(output);
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+
+    /// Hands the frames gathered so far to the wire, if it is there.
+    pub(crate) fn pass_on(&mut self, output: &mut Output<'_>) {
+        if let Some(wire) = &mut output.wire {
+            if !output.frames.is_empty() {
+                wire.write(output.frames.as_slice());
+                output.frames.clear();
+            }
+            self.queued = wire.queued();
+        }
+    }
+
+    #[cold]
+    fn trace_frame(
+        &mut self,
+        output: &mut Output<'_>,
+        callback: Option<Callback>,
+        fin: bool,
+        opcode: OpCode,
+        payload: &[u8],
+    ) {
+        let frame = Frame {
+            opcode: opcode as u8,
+            fin,
+            compressed: false,
+            length: payload.len() as u64,
+            payload: self.level.shown(payload),
+        };
+        if let Some(callback) = callback {
+            self.record(output, Kind::Replying, |time, id| {
+                Event::replying(time, id, callback, frame)
+            });
+        }
+        self.record(output, Kind::FrameSent, |time, id| {
+            Event::frame_sent(time, id, frame)
+        });
+    }
+
+    /// Keeps the newest pong, and only that (pitfall 5).
+    fn hold_pong(&mut self, payload: &[u8]) {
+        let waiting = self.pong.get_or_insert_with(|| {
+            Box::new(WaitingPong {
+                payload: [0; MAX_CONTROL_PAYLOAD],
+                length: None,
+            })
+        });
+        waiting.payload[..payload.len()].copy_from_slice(payload);
+        waiting.length = u8::try_from(payload.len()).ok();
+    }
+
+    /// The socket took everything: the pong that waited may go.
+    pub(crate) fn handle_drained(&mut self, output: &mut Output<'_>) {
+        self.queued = 0;
+        if self.stage != Stage::Open {
+            return;
+        }
+        if let Some(mut waiting) = self.pong.take() {
+            if let Some(length) = waiting.length.take() {
+                let payload = &waiting.payload[..usize::from(length)];
+                self.write_frame(output, None, true, OpCode::Pong, payload);
+            }
+            self.pong = Some(waiting);
+        }
+    }
+}
