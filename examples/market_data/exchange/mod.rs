@@ -28,17 +28,12 @@ pub(crate) use market::symbols;
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use server::Server;
-use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::{self, JoinHandle};
-
-/// Connections that the kernel holds until they are accepted; it may cut this down. Thousands come
-/// at once, and one that finds the queue full is tried again only a second later.
-const BACKLOG: i32 = 16 * 1024;
 
 /// What kind of exchange.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +87,8 @@ impl Exchange {
     /// # Errors
     /// No socket, no thread, no certificate.
     pub(crate) fn start(settings: Settings) -> io::Result<Self> {
-        let listener = listen()?;
+        // A free port; mio asks for as long a queue of connections as the kernel allows.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = listener.local_addr()?;
         let (tls, certificate_authority) = if settings.tls {
             let issued = certificate::issue(&address.ip().to_string())?;
@@ -185,14 +181,6 @@ impl Drop for Exchange {
         // Whoever wants to know how it ended calls `stop`.
         let _ = self.end();
     }
-}
-
-fn listen() -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(TcpListener::from_std(socket.into()))
 }
 
 #[cfg(test)]
