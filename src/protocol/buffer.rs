@@ -137,12 +137,6 @@ impl MessageBuffer {
         self.validated = 0;
     }
 
-    /// Appends without validating; the caller asks for [`validate`](Self::validate) if it is text.
-    #[inline]
-    pub(super) fn extend(&mut self, bytes: &[u8]) {
-        self.bytes.extend(bytes);
-    }
-
     /// Room for bytes that are written straight into the message.
     #[inline]
     pub(super) fn room(&mut self, length: usize) -> &mut [u8] {
@@ -209,13 +203,13 @@ mod tests {
         let text = "añ€𝄞z".as_bytes();
         for split in 0..=text.len() {
             let mut message = MessageBuffer::default();
-            message.extend(&text[..split]);
+            message.bytes.extend(&text[..split]);
             message.validate().unwrap();
-            message.extend(&text[split..]);
+            message.bytes.extend(&text[split..]);
             assert_eq!(message.as_str().unwrap().as_bytes(), text);
         }
         let mut message = MessageBuffer::default();
-        message.extend(&text[..text.len() - 2]);
+        message.bytes.extend(&text[..text.len() - 2]);
         assert!(message.as_str().is_err(), "a cut code point is no text");
     }
 }
