@@ -55,7 +55,11 @@ impl Histogram {
     /// The value that `quantile` of all values do not exceed, rounded up to the end of its bucket;
     /// `None` before the first value.
     pub(crate) fn quantile(&self, quantile: f64) -> Option<u64> {
-        let mut above = (self.total as f64 * (1.0 - quantile)) as u64;
+        // A share of a count is a count; what is cut off are fractions.
+        #[allow(clippy::cast_possible_truncation)]
+        let above = (self.total as f64 * (1.0 - quantile)) as u64;
+        // Not all of them: with a quantile of 0 the smallest value is left.
+        let mut above = above.min(self.total.checked_sub(1)?);
         for (index, &count) in self.counts.iter().enumerate().rev() {
             if count > above {
                 return Some(last_value(index).min(self.max));
@@ -67,12 +71,13 @@ impl Histogram {
 }
 
 /// The first doubling has a bucket for every value; from then on the leading bits decide.
+// The leading bits are below twice PER_DOUBLING, so that the result is below BUCKETS.
+#[allow(clippy::cast_possible_truncation)]
 fn bucket(value: u64) -> usize {
     let shift = value
         .checked_ilog2()
         .unwrap_or(0)
         .saturating_sub(PRECISION_BITS);
-    // The leading bits are below twice PER_DOUBLING, so that this is below BUCKETS.
     (u64::from(shift) * PER_DOUBLING + (value >> shift)) as usize
 }
 

@@ -76,7 +76,10 @@ impl Outcome {
         let why = self.first_failure.as_deref().unwrap_or("it took too long");
         if self.connected < self.asked {
             let missing = self.asked - self.connected;
-            return Some(format!("{missing} connections could not be opened: {why}"));
+            let asked = self.asked;
+            return Some(format!(
+                "{missing} of {asked} connections could not be opened: {why}"
+            ));
         }
         // A venue may close a connection, and it was opened again; the exchange of our own may not.
         if self.exchange.is_some() && self.failures > 0 {

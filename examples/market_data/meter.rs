@@ -5,8 +5,9 @@ use super::system;
 use super::totals::Totals;
 use std::time::{Duration, Instant};
 
-/// How many of the busiest instruments are named.
-const BUSIEST: usize = 5;
+/// How many of the busiest instruments are named: what fits into a line of 80 characters, as a longer
+/// one would be wrapped, and could not be drawn over.
+const BUSIEST: usize = 4;
 
 /// Reads the totals at the start, in between, and at the end.
 pub(crate) struct Meter {

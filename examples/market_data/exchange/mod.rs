@@ -28,12 +28,17 @@ pub(crate) use market::symbols;
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use server::Server;
+use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::{self, JoinHandle};
+
+/// Connections that the kernel holds until they are accepted; it may cut this down. Thousands come
+/// at once, and one that finds the queue full is tried again only a second later.
+const BACKLOG: i32 = 16 * 1024;
 
 /// What kind of exchange.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +66,6 @@ pub(crate) struct Exchange {
 struct Shared {
     is_open: AtomicBool,
     stop: AtomicBool,
-    accepted: AtomicU64,
     published: AtomicU64,
     held_back: AtomicU64,
     stalls: AtomicU64,
@@ -70,8 +74,6 @@ struct Shared {
 /// What the exchange has done so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Report {
-    /// Connections accepted.
-    pub(crate) accepted: u64,
     /// Messages written to subscribers; answers to requests do not count.
     pub(crate) published: u64,
     /// Messages that slow subscribers were not sent. They have no sequence number, and so are not
@@ -87,8 +89,7 @@ impl Exchange {
     /// # Errors
     /// No socket, no thread, no certificate.
     pub(crate) fn start(settings: Settings) -> io::Result<Self> {
-        // A free port; mio asks for as long a queue of connections as the kernel allows.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let listener = listen()?;
         let address = listener.local_addr()?;
         let (tls, certificate_authority) = if settings.tls {
             let issued = certificate::issue(&address.ip().to_string())?;
@@ -149,7 +150,6 @@ impl Exchange {
     /// What it has done so far. Exact once the market has been closed for a moment.
     pub(crate) fn report(&self) -> Report {
         Report {
-            accepted: self.shared.accepted.load(Relaxed),
             published: self.shared.published.load(Relaxed),
             held_back: self.shared.held_back.load(Relaxed),
             stalls: self.shared.stalls.load(Relaxed),
@@ -181,6 +181,15 @@ impl Drop for Exchange {
         // Whoever wants to know how it ended calls `stop`.
         let _ = self.end();
     }
+}
+
+/// A free port of the loopback, with a longer queue than mio's own `bind` asks for.
+fn listen() -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(socket.into()))
 }
 
 #[cfg(test)]

@@ -209,7 +209,6 @@ impl Server {
         };
         let transport = Transport::new(socket, tls);
         self.subscribers[slot] = Some(Subscriber::new(transport));
-        self.shared.accepted.fetch_add(1, Relaxed);
         Ok(())
     }
 
