@@ -38,7 +38,9 @@ pub(super) struct Connection {
     pub(super) token: Token,
     /// The entry in the timers that counts.
     pub(super) armed: Option<Time>,
-    published: Availability,
+    /// The poll has said that the peer's side is at its end: a short read does not mean that the
+    /// socket is drained, and no edge will come for the end behind it.
+    read_closed: bool,
     /// On the ready list: there is more to read than a turn's share.
     pub(super) ready: bool,
     /// The look-up whose answer is awaited.
@@ -74,11 +76,12 @@ impl Connection {
                 casts: Vec::new(),
                 batch: false,
                 peer: None,
+                published: Availability::NotOpen,
             },
             link: None,
             token: super::NO_TOKEN,
             armed: None,
-            published: Availability::NotOpen,
+            read_closed: false,
             ready: false,
             lookup: 0,
             #[cfg(feature = "tls")]
@@ -91,7 +94,10 @@ impl Connection {
     }
 
     /// The poll reported the socket.
-    pub(super) fn handle_event(&mut self, shared: &mut Shared, readable: bool, writable: bool) {
+    pub(super) fn handle_event(&mut self, shared: &mut Shared, event: &mio::event::Event) {
+        let writable = event.is_writable() || event.is_error();
+        self.read_closed |= event.is_read_closed() || event.is_error();
+        let readable = event.is_readable() || self.read_closed;
         if self.life().stage == Stage::Connecting && !self.handle_connecting(shared) {
             return;
         }
@@ -255,6 +261,7 @@ impl Connection {
             .registry
             .register(&mut stream, self.token, interest)?;
         self.link = Some(Link::new(stream, address));
+        self.read_closed = false;
         Ok(())
     }
 
@@ -359,7 +366,8 @@ impl Connection {
             reads += 1;
             match self.receive_once(shared, &mut buffer) {
                 Ok(More::Perhaps) => {}
-                Ok(More::Drained) => break,
+                Ok(More::Drained) if !self.read_closed => break,
+                Ok(More::Drained) => {}
                 Ok(More::Ended) => {
                     let (mut output, _) = shared.turn.split(None);
                     let Session { inbound, life } = &mut self.core.session;
@@ -453,7 +461,7 @@ impl Connection {
             Err(error) => {
                 let (mut output, _) = shared.turn.split(None);
                 self.life().fail(&mut output, error);
-                return Ok(More::Drained);
+                return Ok(More::Perhaps);
             }
         };
         let rest = &incoming[received.consumed..];
@@ -503,15 +511,8 @@ impl Connection {
             self.drop_link(shared);
             return Fate::Ended;
         }
-        let availability = match life.stage {
-            Stage::Open => Availability::Open,
-            Stage::Closing | Stage::Closed | Stage::Failing => Availability::Closing,
-            _ => Availability::NotOpen,
-        };
-        if availability != self.published {
-            self.published = availability;
-            shared.central.slots().publish(self.core.id, availability);
-        }
+        self.core.publish(&shared.central);
+        let life = &self.core.session.life;
         if let Some(time) = life.next_deadline()
             && self.armed.is_none_or(|armed| time < armed)
         {
@@ -563,6 +564,10 @@ impl Connection {
     fn finish(&mut self, shared: &mut Shared) {
         self.drop_link(shared);
         let life = &mut self.core.session.life;
+        let (mut output, _) = shared.turn.split(None);
+        if life.follow_redirect(&mut output) {
+            return;
+        }
         let reason = life.take_reason();
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;
