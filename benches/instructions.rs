@@ -8,24 +8,33 @@
 
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/server.rs"]
+mod server;
 
 use frames::TRADE;
+use std::cell::Cell;
 use std::error::Error;
 use std::hint::black_box;
+use std::io::Write;
+use std::net::TcpListener;
 use std::process::Command;
+use std::rc::Rc;
+use std::thread;
 use websockex::protocol::Role;
 use websockex::protocol::buffer::Buffer;
 use websockex::protocol::decoder::{Decoder, Event, Limits, Pool};
 use websockex::protocol::encoder;
 use websockex::protocol::frame::OpCode;
+use websockex::{Context, Handler, HandlerResult, Message, Reactor};
 
 const RECEIVE_BUFFER: usize = 128 * 1024;
 const FEW: u32 = 1;
 const MANY: u32 = 21;
 
 /// One way through a buffer: `walk` and `walk_utf8` are the floors, `decode` is the decoder with a
-/// callback behind it as the reactor has one.
-const WAYS: [&str; 3] = ["walk", "walk_utf8", "decode"];
+/// callback behind it as the reactor has one, and `reactor` is everything, over loopback. The other
+/// end of that is counted too, but it only writes the whole buffer at once.
+const WAYS: [&str; 4] = ["walk", "walk_utf8", "decode", "reactor"];
 const WORKLOADS: [&str; 4] = ["text_128", "binary_128", "text_32", "fragments_4x256"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,15 +43,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     if first == "--run" {
         let mut next = || arguments.next().ok_or("way, workload, rounds");
         let (way, workload, rounds) = (next()?, next()?, next()?.parse()?);
-        run(&way, &workload, rounds);
-        return Ok(());
+        return run(&way, &workload, rounds);
     }
     // Cargo says `--bench` when it is to be measured, and not when it is only to be tested.
-    let measured = first == "--bench" && !arguments.any(|argument| argument == "--test");
+    let measured = first == "--bench" && arguments.all(|argument| argument != "--test");
     for workload in WORKLOADS {
         for way in WAYS {
             if !measured {
-                run(way, workload, FEW);
+                run(way, workload, FEW)?;
                 continue;
             }
             let instructions = count(way, workload, MANY)? - count(way, workload, FEW)?;
@@ -112,8 +120,11 @@ impl Callback for Count {
     }
 }
 
-fn run(way: &str, workload: &str, rounds: u32) {
+fn run(way: &str, workload: &str, rounds: u32) -> Result<(), Box<dyn Error>> {
     let bytes = buffer(workload);
+    if way == "reactor" {
+        return reactor(bytes, rounds);
+    }
     let mut total = 0;
     for _ in 0..rounds {
         let bytes = black_box(bytes.as_slice());
@@ -121,10 +132,11 @@ fn run(way: &str, workload: &str, rounds: u32) {
             "walk" => walk(bytes),
             "walk_utf8" => walk_utf8(bytes),
             "decode" => decode(bytes),
-            other => panic!("unknown way {other}"),
+            other => return Err(format!("unknown way {other}").into()),
         };
     }
     black_box(total);
+    Ok(())
 }
 
 #[inline(never)]
@@ -168,4 +180,33 @@ fn decode(bytes: &[u8]) -> u64 {
         callback.on_message(message).expect("it only counts");
     }
     count.0
+}
+
+#[derive(Clone, Default)]
+struct Sum(Rc<Cell<u64>>);
+
+impl Handler for Sum {
+    fn on_message(&mut self, _: &mut Context<'_>, message: Message<'_>) -> HandlerResult {
+        self.0.set(self.0.get() + message.as_bytes().len() as u64);
+        Ok(())
+    }
+}
+
+fn reactor(bytes: Vec<u8>, rounds: u32) -> Result<(), Box<dyn Error>> {
+    let expected = walk(&bytes) * u64::from(rounds);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("ws://{}/", listener.local_addr()?);
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        server::upgrade(&mut stream)?;
+        (0..rounds).try_for_each(|_| stream.write_all(&bytes))
+    });
+    let mut reactor = Reactor::new()?;
+    let sum = Sum::default();
+    reactor.connect(url, sum.clone())?;
+    while sum.0.get() < expected {
+        reactor.turn(None)?;
+    }
+    server.join().expect("the server does not panic")?;
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the benches decode, and the floor they are compared with.
 
 /// A trade as venues send it, 128 bytes of ASCII.
-pub const TRADE: &str = concat!(
+pub(crate) const TRADE: &str = concat!(
     r#"{"e":"trade","E":1718000000123,"s":"BTCUSDT","t":3687542110,"p":"67012.10000000","#,
     r#""q":"1200.01200000","T":1718000000121,"m":true}"#,
 );
@@ -9,7 +9,7 @@ pub const TRADE: &str = concat!(
 const _: () = assert!(TRADE.len() == 128);
 
 /// Whole messages out of `pattern`, over and over, as many as fit into `size` bytes.
-pub fn fill(size: usize, pattern: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn fill(size: usize, pattern: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size);
     for message in pattern.iter().cycle() {
         if bytes.len() + message.len() > size {
@@ -23,7 +23,7 @@ pub fn fill(size: usize, pattern: &[Vec<u8>]) -> Vec<u8> {
 /// The least that anybody can do with frames: finds where each of them ends, hands its first byte
 /// and its payload to `frame`, and checks nothing. Returns the bytes taken, whole frames only.
 #[inline(always)]
-pub fn walk(bytes: &[u8], mut frame: impl FnMut(u8, &[u8])) -> usize {
+pub(crate) fn walk(bytes: &[u8], mut frame: impl FnMut(u8, &[u8])) -> usize {
     let mut position = 0;
     while let Some((header, length)) = header(&bytes[position..]) {
         let start = position + header;
@@ -38,7 +38,7 @@ pub fn walk(bytes: &[u8], mut frame: impl FnMut(u8, &[u8])) -> usize {
 
 /// Length of the header that `bytes` begin with, and of the payload behind it.
 #[inline(always)]
-pub fn header(bytes: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn header(bytes: &[u8]) -> Option<(usize, usize)> {
     match *bytes.get(1)? & 0x7f {
         126 => {
             let length = bytes.get(2..4)?.try_into().ok()?;

@@ -5,7 +5,7 @@ use websockex::HandshakeLimits;
 use websockex::protocol::handshake::{Answer, ServerHandshake};
 
 /// Reads a request to upgrade and grants it. Nothing may follow the request before the answer.
-pub fn upgrade(stream: &mut (impl Read + Write)) -> io::Result<()> {
+pub(crate) fn upgrade(stream: &mut (impl Read + Write)) -> io::Result<()> {
     let mut handshake = ServerHandshake::new(HandshakeLimits::default());
     let mut buffer = [0; 4096];
     loop {
