@@ -113,10 +113,8 @@ impl Core {
         loop {
             let mut observer = FrameTrace {
                 trace: cx.output.trace,
-                level: cx.life.level,
-                time: cx.output.now.nanoseconds(),
-                connection: self.id.0,
-                name: cx.life.name(),
+                life: cx.life,
+                now: cx.output.now,
             };
             let result = match decoder.decode(&mut input, pool, &mut observer) {
                 Ok(Some(Event::Text(text))) => {
