@@ -3,7 +3,7 @@
 
 use super::Shared;
 use super::dispatch::Core;
-use super::link::{Link, LinkWire};
+use super::link::{Link, LinkWire, More};
 use super::remote::OwnedMessage;
 use super::slots::Availability;
 use crate::error::Error;
@@ -25,10 +25,6 @@ use std::time::Duration;
 
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
 const READS_PER_TURN: usize = 4;
-
-/// Does a read that fills less than it could say that the socket is drained, as epoll(7) promises
-/// of stream sockets? It saves the read that finds nothing, half of all.
-const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 pub(super) struct Connection {
     pub(super) core: Core,
@@ -89,10 +85,19 @@ impl Connection {
         &mut self.core.session.life
     }
 
-    /// The poll reported the socket.
-    pub(super) fn handle_event(&mut self, shared: &mut Shared, readable: bool, writable: bool) {
+    /// The poll reported the socket; `ended`: the peer's side of it has ended, or failed.
+    pub(super) fn handle_event(
+        &mut self,
+        shared: &mut Shared,
+        readable: bool,
+        writable: bool,
+        ended: bool,
+    ) {
         if self.life().stage == Stage::Connecting && !self.handle_connecting(shared) {
             return;
+        }
+        if let Some(link) = &mut self.link {
+            link.peer_ended |= ended;
         }
         if writable {
             self.flush(shared);
@@ -427,7 +432,7 @@ impl Connection {
         };
         let input = &buffer[..length - direct];
         self.core.deliver(&mut shared.turn, Some(&mut wire), input);
-        Ok(More::after(length, asked))
+        Ok(link.more_after(length, asked))
     }
 
     #[cfg(feature = "tls")]
@@ -466,7 +471,8 @@ impl Connection {
         if received.ended {
             return Ok(More::Ended);
         }
-        Ok(More::after(length, asked))
+        let link = self.link.as_ref().expect("only `settle` drops it");
+        Ok(link.more_after(length, asked))
     }
 
     /// On to the opening handshake, if that of TLS is done.
@@ -600,22 +606,5 @@ impl Connection {
     /// The last callback; the connection is no more.
     pub(super) fn terminate(self, shared: &mut Shared) {
         self.core.terminate(&mut shared.turn);
-    }
-}
-
-/// Is there more to read?
-enum More {
-    Perhaps,
-    Drained,
-    Ended,
-}
-
-impl More {
-    fn after(length: usize, asked: usize) -> Self {
-        if SHORT_READ_DRAINS && length < asked {
-            Self::Drained
-        } else {
-            Self::Perhaps
-        }
     }
 }

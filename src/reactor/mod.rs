@@ -446,9 +446,10 @@ impl Reactor {
             if connection.token != event.token() {
                 continue;
             }
-            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            let ended = event.is_read_closed() || event.is_error();
+            let readable = event.is_readable() || ended;
             let writable = event.is_writable() || event.is_error();
-            connection.handle_event(shared, readable, writable);
+            connection.handle_event(shared, readable, writable, ended);
             if connection.settle(shared) == Fate::Ended {
                 remove(connections, shared, index);
             }
