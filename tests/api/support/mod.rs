@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use websockex::{IntoRequest, Reactor, ReactorBuilder, Request};
 
 /// How long something that must happen may take, on a machine that does a lot else.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A time that no test waits for.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
