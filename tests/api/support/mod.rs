@@ -12,6 +12,7 @@ pub(crate) use server::{Peer, Server, Transport, frame};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+use websockex::trace::Kind;
 use websockex::{IntoRequest, Reactor, ReactorBuilder, Request};
 
 /// How long something that must happen may take, on a machine that does a lot else.
@@ -97,7 +98,7 @@ impl Rig {
     }
 
     /// How many events of `kind` the trace holds.
-    pub(crate) fn traced(&self, kind: websockex::trace::Kind) -> usize {
+    pub(crate) fn traced(&self, kind: Kind) -> usize {
         let events = self.reactor.trace().iter();
         events.filter(|event| event.kind() == kind).count()
     }
@@ -156,6 +157,15 @@ impl Duet {
     pub(crate) fn deliver(&mut self, bytes: &[u8]) {
         self.peer.write(bytes);
         self.rig.turn();
+    }
+
+    /// Turns until the client has sent its Close frame.
+    pub(crate) fn await_close(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.rig.traced(Kind::CloseSent) == 0 {
+            assert!(Instant::now() < deadline, "no Close: {:?}", self.log);
+            self.rig.turn();
+        }
     }
 }
 
