@@ -517,7 +517,10 @@ impl Connection {
             self.published = availability;
             shared.central.slots().publish(self.core.id, availability);
         }
-        if let Some(time) = life.next_deadline()
+        // What is due at once has the next turn, after the others had this one: a handler that arms
+        // a timer without delay again and again, or a server that refuses at once, would keep it.
+        let soonest = shared.turn.now.after(Duration::from_nanos(1));
+        if let Some(time) = life.next_deadline().map(|time| time.max(soonest))
             && self.armed.is_none_or(|armed| time < armed)
         {
             self.armed = Some(time);
