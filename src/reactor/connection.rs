@@ -3,7 +3,7 @@
 
 use super::Shared;
 use super::dispatch::Core;
-use super::link::{Link, LinkWire};
+use super::link::{Link, LinkWire, More};
 use super::remote::OwnedMessage;
 use super::slots::Availability;
 use crate::error::Error;
@@ -15,8 +15,9 @@ use crate::session::reason::DisconnectReason;
 use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
 #[cfg(feature = "tls")]
 use crate::tls::{Tls, TlsConfig};
-use crate::trace::event::Event;
+use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 use std::any::Any;
@@ -27,10 +28,6 @@ use std::time::Duration;
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
 const READS_PER_TURN: usize = 4;
 
-/// Does a read that fills less than it could say that the socket is drained, as epoll(7) promises
-/// of stream sockets? It saves the read that finds nothing, half of all.
-const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
 pub(super) struct Connection {
     pub(super) core: Core,
     link: Option<Link>,
@@ -38,9 +35,6 @@ pub(super) struct Connection {
     pub(super) token: Token,
     /// The entry in the timers that counts.
     pub(super) armed: Option<Time>,
-    /// The poll has said that the peer's side is at its end: a short read does not mean that the
-    /// socket is drained, and no edge will come for the end behind it.
-    read_closed: bool,
     /// On the ready list: there is more to read than a turn's share.
     pub(super) ready: bool,
     /// The look-up whose answer is awaited.
@@ -81,7 +75,6 @@ impl Connection {
             link: None,
             token: super::NO_TOKEN,
             armed: None,
-            read_closed: false,
             ready: false,
             lookup: 0,
             #[cfg(feature = "tls")]
@@ -94,12 +87,15 @@ impl Connection {
     }
 
     /// The poll reported the socket.
-    pub(super) fn handle_event(&mut self, shared: &mut Shared, event: &mio::event::Event) {
+    pub(super) fn handle_event(&mut self, shared: &mut Shared, event: &Event) {
+        let ended = event.is_read_closed() || event.is_error();
+        let readable = event.is_readable() || ended;
         let writable = event.is_writable() || event.is_error();
-        self.read_closed |= event.is_read_closed() || event.is_error();
-        let readable = event.is_readable() || self.read_closed;
         if self.life().stage == Stage::Connecting && !self.handle_connecting(shared) {
             return;
+        }
+        if let Some(link) = &mut self.link {
+            link.peer_ended |= ended;
         }
         if writable {
             self.flush(shared);
@@ -119,7 +115,7 @@ impl Connection {
             let (mut output, _) = shared.turn.split(None);
             self.life()
                 .record(&mut output, Kind::HandlerTimerFired, |time, id| {
-                    Event::handler_timer_fired(time, id, timer.0)
+                    TraceEvent::handler_timer_fired(time, id, timer.0)
                 });
             self.call(shared, Callback::OnTimer, |handler, cx| {
                 handler.on_timer(cx, timer)
@@ -157,7 +153,7 @@ impl Connection {
             if let Err(error) = life.send(output, None, Compression::BySize, opcode, payload) {
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
-                    Event::send_dropped(time, id, opcode as u8, length, error)
+                    TraceEvent::send_dropped(time, id, opcode as u8, length, error)
                 });
             }
         });
@@ -261,7 +257,6 @@ impl Connection {
             .registry
             .register(&mut stream, self.token, interest)?;
         self.link = Some(Link::new(stream, address));
-        self.read_closed = false;
         Ok(())
     }
 
@@ -366,8 +361,7 @@ impl Connection {
             reads += 1;
             match self.receive_once(shared, &mut buffer) {
                 Ok(More::Perhaps) => {}
-                Ok(More::Drained) if !self.read_closed => break,
-                Ok(More::Drained) => {}
+                Ok(More::Drained) => break,
                 Ok(More::Ended) => {
                     let (mut output, _) = shared.turn.split(None);
                     let Session { inbound, life } = &mut self.core.session;
@@ -436,7 +430,7 @@ impl Connection {
         };
         let input = &buffer[..length - direct];
         self.core.deliver(&mut shared.turn, Some(&mut wire), input);
-        Ok(More::after(length, asked))
+        Ok(link.more_after(length, asked))
     }
 
     #[cfg(feature = "tls")]
@@ -475,7 +469,8 @@ impl Connection {
         if received.ended {
             return Ok(More::Ended);
         }
-        Ok(More::after(length, asked))
+        let link = self.link.as_ref().expect("only `settle` drops it");
+        Ok(link.more_after(length, asked))
     }
 
     /// On to the opening handshake, if that of TLS is done.
@@ -492,9 +487,9 @@ impl Connection {
         self.life()
             .record(&mut output, Kind::TlsEstablished, |time, id| {
                 if resumed {
-                    Event::tls_resumed(time, id, version, suite)
+                    TraceEvent::tls_resumed(time, id, version, suite)
                 } else {
-                    Event::tls_established(time, id, version, suite)
+                    TraceEvent::tls_established(time, id, version, suite)
                 }
             });
         self.begin_upgrade(shared);
@@ -513,7 +508,10 @@ impl Connection {
         }
         self.core.publish(&shared.central);
         let life = &self.core.session.life;
-        if let Some(time) = life.next_deadline()
+        // What is due at once has the next turn, after the others had this one: a handler that arms
+        // a timer without delay again and again, or a server that refuses at once, would keep it.
+        let soonest = shared.turn.now.after(Duration::from_nanos(1));
+        if let Some(time) = life.next_deadline().map(|time| time.max(soonest))
             && self.armed.is_none_or(|armed| time < armed)
         {
             self.armed = Some(time);
@@ -606,22 +604,5 @@ impl Connection {
     /// The last callback; the connection is no more.
     pub(super) fn terminate(self, shared: &mut Shared) {
         self.core.terminate(&mut shared.turn);
-    }
-}
-
-/// Is there more to read?
-enum More {
-    Perhaps,
-    Drained,
-    Ended,
-}
-
-impl More {
-    fn after(length: usize, asked: usize) -> Self {
-        if SHORT_READ_DRAINS && length < asked {
-            Self::Drained
-        } else {
-            Self::Perhaps
-        }
     }
 }
