@@ -203,7 +203,7 @@ impl Request {
 
     /// A name for the trace.
     #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.options().name = Some(name.into());
         self
     }

@@ -50,7 +50,7 @@ impl FrameTrace<'_> {
             payload: self.life.level.shown(payload),
         };
         let event = Event::frame_received(self.now.nanoseconds(), self.life.id, frame);
-        self.trace.record(event, self.life.name());
+        self.life.trace(self.trace, event);
     }
 
     #[cold]
@@ -63,7 +63,7 @@ impl FrameTrace<'_> {
             payload: self.life.level.shown(message),
         };
         let event = Event::fragmented_completed(self.now.nanoseconds(), self.life.id, frame);
-        self.trace.record(event, self.life.name());
+        self.life.trace(self.trace, event);
     }
 }
 

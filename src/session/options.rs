@@ -46,7 +46,7 @@ pub(crate) struct Options {
     pub(crate) reconnect: ReconnectPolicy,
     /// `None`: what the reactor was built with.
     pub(crate) level: Option<Level>,
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Arc<str>>,
 }
 
 /// The seed library's figures were 6 s to connect and 5 s for the rest; ten are kind to slow links
