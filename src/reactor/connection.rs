@@ -6,13 +6,14 @@ use super::dispatch::Core;
 use super::link::{Link, LinkWire, More};
 use super::remote::OwnedMessage;
 use super::slots::Availability;
-use crate::error::Error;
+use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::outbound::Compression;
 use crate::session::reason::DisconnectReason;
 use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
+use crate::stats::meter::ConnectionMeter;
 #[cfg(feature = "tls")]
 use crate::tls::{Tls, TlsConfig};
 use crate::trace::event::Event as TraceEvent;
@@ -23,6 +24,7 @@ use mio::{Interest, Token};
 use std::any::Any;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
@@ -58,6 +60,10 @@ impl Connection {
         handler: Box<dyn Handler>,
         shared: &Shared,
     ) -> Self {
+        let server = request.target.url.host_header().to_string();
+        let meter = ConnectionMeter::new(request.target.options.name.clone(), server);
+        let meter = Arc::new(meter);
+        shared.central.slots().register(id, &meter);
         let life = Life::new(id.0, request.target, shared.level, shared.turn.now);
         Self {
             core: Core {
@@ -71,6 +77,7 @@ impl Connection {
                 batch: false,
                 peer: None,
                 published: Availability::NotOpen,
+                meter,
             },
             link: None,
             token: super::NO_TOKEN,
@@ -151,6 +158,7 @@ impl Connection {
         self.with_output(shared, |life, output| {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
             if let Err(error) = life.send(output, None, Compression::BySize, opcode, payload) {
+                output.tally.drops += u64::from(!matches!(error, SendError::Full { .. }));
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
                     TraceEvent::send_dropped(time, id, opcode as u8, length, error)
@@ -413,6 +421,7 @@ impl Connection {
         let in_room = room.as_ref().map_or(0, |room| room.len());
         let asked = in_room + buffer.len();
         let length = link.read(room, buffer)?;
+        shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);
         }
@@ -440,6 +449,7 @@ impl Connection {
         buffer[..start].copy_from_slice(link.partial.as_slice());
         let asked = buffer.len() - start;
         let length = link.read(None, &mut buffer[start..])?;
+        shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);
         }
@@ -535,6 +545,7 @@ impl Connection {
         }
         let life = &mut self.core.session.life;
         life.queued = link.queued();
+        shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
         if life.stage == Stage::Failing {
             link.end();
         }
@@ -580,6 +591,8 @@ impl Connection {
         let life = &mut self.core.session.life;
         if life.stage != Stage::BackOff {
             // The handler closed it, or failed.
+            let cause = super::status::cause(&reason);
+            shared.turn.tally.disconnected(cause, false);
             life.stage = Stage::Ended;
             return;
         }
@@ -597,6 +610,8 @@ impl Connection {
                 Some(Duration::ZERO)
             }
         };
+        let tally = &mut shared.turn.tally;
+        tally.disconnected(super::status::cause(&reason), delay.is_some());
         let (mut output, _) = shared.turn.split(None);
         life.plan(&mut output, delay, reason);
     }

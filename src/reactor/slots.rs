@@ -4,6 +4,9 @@
 //! Touched when a connection begins, changes its stage or ends; never per message.
 
 use crate::handler::ConnectionId;
+use crate::stats::meter::ConnectionMeter;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// What other threads may know of a connection: can it be sent to?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ struct Entry {
     /// Counts the users of the slot, so that an id is never used twice (pitfall 24).
     generation: u32,
     state: Option<Availability>,
+    /// Its numbers, once the reactor knows of it.
+    meter: Option<Arc<ConnectionMeter>>,
 }
 
 impl Slots {
@@ -40,6 +45,7 @@ impl Slots {
                 self.entries.push(Entry {
                     generation: 0,
                     state: None,
+                    meter: None,
                 });
                 slot
             }
@@ -55,9 +61,38 @@ impl Slots {
     pub(super) fn release(&mut self, id: ConnectionId) {
         if let Some(entry) = self.entry(id) {
             entry.state = None;
+            entry.meter = None;
             self.free.push(id.slot());
             self.occupied -= 1;
         }
+    }
+
+    pub(super) fn register(&mut self, id: ConnectionId, meter: &Arc<ConnectionMeter>) {
+        if let Some(entry) = self.entry(id) {
+            entry.meter = Some(Arc::clone(meter));
+        }
+    }
+
+    pub(super) fn meter(&mut self, id: ConnectionId) -> Option<Arc<ConnectionMeter>> {
+        self.entry(id)?.meter.clone()
+    }
+
+    /// How many slots there are, in use or not.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The numbers of those connections whose slots are in `range`.
+    pub(super) fn meters(
+        &self,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (ConnectionId, &Arc<ConnectionMeter>)> {
+        let end = range.end.min(self.entries.len());
+        (range.start..end).filter_map(|slot| {
+            let entry = &self.entries[slot];
+            let id = ConnectionId::new(u32::try_from(slot).ok()?, entry.generation);
+            Some((id, entry.meter.as_ref()?))
+        })
     }
 
     pub(super) fn publish(&mut self, id: ConnectionId, state: Availability) {
