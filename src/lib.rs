@@ -74,6 +74,8 @@
 //! | `ring` | no | the same with the ring provider |
 //! | `tls` | (by the above) | rustls without a provider: the program installs one |
 //! | `deflate` | yes | permessage-deflate through zlib-rs; offered when a request asks for it |
+//! | `log` | no | [`trace`] events to the crate `log` |
+//! | `tracing` | no | [`trace`] events to the crate `tracing` |
 //! | `simdutf8` | yes | SIMD validation of text that is not ASCII |
 //!
 //! Without default features the crate depends on mio and getrandom, and on what these need.

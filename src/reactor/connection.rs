@@ -64,7 +64,8 @@ impl Connection {
         let meter = ConnectionMeter::new(request.target.options.name.clone(), server);
         let meter = Arc::new(meter);
         shared.central.slots().register(id, &meter);
-        let life = Life::new(id.0, request.target, shared.level, shared.turn.now);
+        let mut life = Life::new(id.0, request.target, shared.level, shared.turn.now);
+        life.level = shared.forced_level.unwrap_or(life.level);
         Self {
             core: Core {
                 id,

@@ -38,7 +38,8 @@ use crate::stats::tally::Tally;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use crate::trace::recorder::Recorder;
-use crate::trace::{Level, Ring};
+use crate::trace::sink::Tap;
+use crate::trace::{self, FileSink, Level, Ring, Sink, Wishes};
 use connection::{Connection, Fate};
 use link::Spare;
 use mio::{Events, Poll, Registry, Token, Waker};
@@ -47,7 +48,7 @@ use resolver::Resolver;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, mem};
 use timers::Timers;
 
@@ -117,6 +118,8 @@ struct Shared {
     /// Connections that have more to read than their share of the last turn.
     ready: Vec<ConnectionId>,
     level: Level,
+    /// The environment's, which overrules the requests.
+    forced_level: Option<Level>,
     sockets: u32,
     lookups: u64,
     /// When those still there are to be dropped.
@@ -209,12 +212,12 @@ fn check_request(request: &Request) -> Result<(), Error> {
 }
 
 /// Sets a [`Reactor`] up.
-#[derive(Debug)]
 pub struct ReactorBuilder {
     stay_alive: bool,
     level: Level,
     trace_capacity: usize,
     print_trace: bool,
+    sinks: Vec<Box<dyn Sink>>,
     receive_buffer: usize,
     command_capacity: usize,
     #[cfg(feature = "tls")]
@@ -253,6 +256,15 @@ impl ReactorBuilder {
         self
     }
 
+    /// Sends each recorded event to `sink` as well, on a thread of its own. A sink that is slow or
+    /// fails never holds the reactor up: what it does not take is dropped, and counted in
+    /// [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks).
+    #[must_use]
+    pub fn trace_sink(mut self, sink: impl Sink + 'static) -> Self {
+        self.sinks.push(Box::new(sink));
+        self
+    }
+
     /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
     /// 32 KiB at least.
     #[must_use]
@@ -277,15 +289,42 @@ impl ReactorBuilder {
         self
     }
 
-    /// The reactor.
+    /// The trace as this builder and the environment want it.
+    fn recorder(&mut self, central: &Central) -> io::Result<(Recorder, Option<Level>)> {
+        let wishes = std::env::var(trace::VARIABLE).unwrap_or_default();
+        let wishes = Wishes::parse(&wishes);
+        if let Some(word) = wishes.unknown {
+            eprintln!(
+                "websockex: {} has {word:?}, which means nothing",
+                trace::VARIABLE
+            );
+        }
+        if let Some(path) = wishes.file {
+            let sink = FileSink::new(path)?.format(wishes.format);
+            self.sinks.push(Box::new(sink));
+        }
+        let print = self.print_trace || wishes.print;
+        let mut trace = Recorder::new(self.trace_capacity, print, SystemTime::now());
+        for sink in self.sinks.drain(..) {
+            let tap = Tap::new(sink)?;
+            central.add_sink_meter(Arc::clone(&tap.meter));
+            trace.add_tap(tap);
+        }
+        Ok((trace, wishes.level))
+    }
+
+    /// The reactor. What the environment variable `WEBSOCKEX_TRACE` says of the trace overrules
+    /// builder and requests, for programs that nobody can recompile: words with commas between, of
+    /// `off`, `lifecycle`, `frames`, `payload`, `print`, `file=PATH`, `json`.
     ///
     /// # Errors
-    /// [`Error::Reactor`]: the operating system gives no poll, no waker, or no entropy.
-    pub fn build(self) -> Result<Reactor, Error> {
+    /// [`Error::Reactor`]: a trace file cannot be opened; the operating system gives no poll, no waker, or no entropy.
+    pub fn build(mut self) -> Result<Reactor, Error> {
         let poll = Poll::new().map_err(Error::Reactor)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Reactor)?;
         let start = Instant::now();
         let central = Arc::new(Central::new(waker, start, self.command_capacity));
+        let (trace, forced_level) = self.recorder(&central).map_err(Error::Reactor)?;
         let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
         let turn = Turn {
             central: Arc::clone(&central),
@@ -295,7 +334,7 @@ impl ReactorBuilder {
             lap: Time::ZERO,
             frames: Buffer::new(),
             entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
-            trace: Recorder::new(self.trace_capacity, self.print_trace),
+            trace,
             pool: Pool::default(),
             deflaters: Deflaters::default(),
         };
@@ -308,7 +347,8 @@ impl ReactorBuilder {
             receive: vec![0; self.receive_buffer],
             timers: Timers::default(),
             ready: Vec::new(),
-            level: self.level,
+            level: forced_level.unwrap_or(self.level),
+            forced_level,
             sockets: 0,
             lookups: 0,
             shutdown: None,
@@ -343,6 +383,7 @@ impl Reactor {
             level: Level::default(),
             trace_capacity: TRACE_CAPACITY,
             print_trace: false,
+            sinks: Vec::new(),
             receive_buffer: RECEIVE_BUFFER,
             command_capacity: COMMAND_CAPACITY,
             #[cfg(feature = "tls")]
@@ -549,6 +590,7 @@ impl Reactor {
                 self.for_all(|connection, shared| connection.set_level(shared, level));
             }
             Command::Print(print) => self.shared.turn.trace.set_print(print),
+            Command::AddSink(tap) => self.shared.turn.trace.add_tap(tap),
             Command::Resolved { id, number, result } => {
                 self.with(id, |connection, shared| {
                     connection.handle_resolved(shared, number, result);
@@ -632,6 +674,16 @@ impl Drop for Reactor {
     /// Drops all connections at once; their handlers are dropped without further callbacks.
     fn drop(&mut self) {
         self.shared.central.shut();
+    }
+}
+
+impl fmt::Debug for ReactorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReactorBuilder")
+            .field("stay_alive", &self.stay_alive)
+            .field("level", &self.level)
+            .field("trace_capacity", &self.trace_capacity)
+            .finish_non_exhaustive()
     }
 }
 

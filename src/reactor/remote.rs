@@ -6,7 +6,8 @@ use crate::handler::{ConnectionId, Handler};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::request::{IntoRequest, Request};
 use crate::stats::meter::ReactorMeter;
-use crate::trace::Level;
+use crate::trace::sink::{SinkMeter, Tap};
+use crate::trace::{Level, Sink, SinkStats};
 use mio::Waker;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -75,6 +76,7 @@ pub(super) enum Command {
         level: Level,
     },
     Print(bool),
+    AddSink(Tap),
     Resolved {
         id: ConnectionId,
         number: u64,
@@ -92,6 +94,8 @@ pub(super) struct Central {
     /// What times since the start are counted from.
     pub(super) start: Instant,
     pub(super) meter: ReactorMeter,
+    /// Of the trace, in the order in which they were added.
+    pub(super) sinks: Mutex<Vec<Arc<SinkMeter>>>,
     waker: Waker,
     /// The reactor was woken and has not looked yet: no need to wake it again.
     woken: AtomicBool,
@@ -115,6 +119,7 @@ impl Central {
             slots: Mutex::new(Slots::default()),
             start,
             meter: ReactorMeter::default(),
+            sinks: Mutex::default(),
             waker,
             woken: AtomicBool::new(false),
             capacity,
@@ -125,6 +130,16 @@ impl Central {
         // A panic of another thread cannot have left them in disorder: nothing of a user's runs
         // while they are locked.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add_sink_meter(&self, meter: Arc<SinkMeter>) {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        sinks.push(meter);
+    }
+
+    pub(super) fn sink_stats(&self) -> Vec<SinkStats> {
+        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        sinks.iter().map(|meter| meter.snapshot()).collect()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -279,6 +294,21 @@ impl Remote {
     /// [`SendError::Gone`], [`SendError::Full`].
     pub fn print_trace(&self, print: bool) -> Result<(), SendError> {
         self.central.offer(Command::Print(print))
+    }
+
+    /// Sends each event that is recorded from now on to `sink` as well.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`], [`SendError::Full`].
+    ///
+    /// # Panics
+    /// If the operating system gives no thread, as [`std::thread::spawn`] does.
+    pub fn add_trace_sink(&self, sink: impl Sink + 'static) -> Result<(), SendError> {
+        let tap = Tap::new(sink).expect("the operating system gives a thread");
+        let meter = Arc::clone(&tap.meter);
+        self.central.offer(Command::AddSink(tap))?;
+        self.central.add_sink_meter(meter);
+        Ok(())
     }
 
     /// Ends the reactor: all connections are closed with 1001, those that are not closed after

@@ -217,6 +217,7 @@ impl Remote {
             }
         }
         stats.uptime = self.central.start.elapsed();
+        stats.sinks = self.central.sink_stats();
         stats
     }
 

@@ -36,6 +36,13 @@ impl Level {
         }
     }
 
+    /// The level of that [`name`](Self::name).
+    #[must_use]
+    pub fn named(name: &str) -> Option<Level> {
+        let all = [Level::Off, Level::Lifecycle, Level::Frames, Level::Payload];
+        all.into_iter().find(|level| level.name() == name)
+    }
+
     /// The level's name in rendered events.
     #[must_use]
     pub const fn name(self) -> &'static str {

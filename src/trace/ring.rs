@@ -44,10 +44,10 @@ impl Ring {
         }
     }
 
-    /// Records an event and gives it the next sequence. Never allocates, never fails; takes the same time however
+    /// Records an event and gives it the next sequence; returns what it recorded. Never allocates, never fails; takes the same time however
     /// many events and connections there are.
     #[inline]
-    pub fn record(&mut self, event: Event) {
+    pub fn record(&mut self, event: Event) -> Event {
         let event = event.with_sequence(self.recorded);
         self.recorded += 1;
         if event.kind().level() == Level::Frames {
@@ -55,6 +55,7 @@ impl Ring {
         } else {
             self.lifecycle.record(event);
         }
+        event
     }
 
     /// The events still held, oldest first.

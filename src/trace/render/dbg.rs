@@ -57,6 +57,15 @@ impl fmt::Display for DbgLine<'_> {
     }
 }
 
+/// What a line says after the connection's name.
+pub(super) struct Sentence<'a>(pub(super) &'a Event);
+
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        sentence(f, self.0)
+    }
+}
+
 /// What happened, in WebSockex's words where it has any.
 fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
     let (value, limit, code) = (event.value(), event.limit(), event.code());
