@@ -170,8 +170,9 @@ impl Tap {
 
     /// Hands a record on, if there is room. Never waits, never allocates.
     pub(crate) fn offer(&self, record: Record) {
-        let taken = self.queue.as_ref().map(|queue| queue.try_send(record));
-        if !matches!(taken, Some(Ok(()))) {
+        if let Some(queue) = &self.queue
+            && queue.try_send(record).is_err()
+        {
             self.meter.dropped.fetch_add(1, Relaxed);
         }
     }
