@@ -4,6 +4,7 @@ use crate::protocol::close::InvalidClose;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::handshake::{HandshakeError, HeaderError};
 use crate::protocol::url::UrlError;
+use crate::session::policy::PolicyError;
 use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub enum Error {
     Url(UrlError),
     /// A header, subprotocol or other setting of a request cannot be used. Found before any I/O.
     Request(HeaderError),
+    /// A policy of the request cannot work. Found before any I/O.
+    Policy(PolicyError),
     /// `wss` was asked for, and the crate was built without the feature `tls` or a crypto provider.
     TlsUnavailable,
     /// The TLS configuration cannot be used. Found before any I/O.
@@ -94,6 +97,7 @@ impl fmt::Display for Error {
         match self {
             Self::Url(error) => write!(f, "the URL cannot be used: {error}"),
             Self::Request(error) => write!(f, "the request cannot be used: {error}"),
+            Self::Policy(error) => write!(f, "the request cannot be used: {error}"),
             Self::TlsUnavailable => f.write_str(
                 "wss needs the feature `tls` and a crypto provider (feature `aws-lc-rs` or `ring`)",
             ),
@@ -120,6 +124,7 @@ impl StdError for Error {
         match self {
             Self::Url(error) => Some(error),
             Self::Request(error) => Some(error),
+            Self::Policy(error) => Some(error),
             Self::Handshake(error) => Some(error),
             Self::Protocol(error) => Some(error),
             Self::Resolve { source, .. } | Self::Connect { source, .. } => Some(source),
@@ -138,6 +143,12 @@ impl StdError for Error {
 impl From<UrlError> for Error {
     fn from(error: UrlError) -> Self {
         Self::Url(error)
+    }
+}
+
+impl From<PolicyError> for Error {
+    fn from(error: PolicyError) -> Self {
+        Self::Policy(error)
     }
 }
 

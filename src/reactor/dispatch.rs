@@ -93,9 +93,11 @@ impl Core {
             let open = Open {
                 epoch: cx.life.epoch,
                 attempts,
+                times: cx.life.stage_times(),
                 response: &response,
                 peer: self.peer.expect("an open connection has a peer"),
             };
+            cx.life.end_attempt();
             self.handler
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
@@ -132,6 +134,7 @@ impl Core {
                     handler.on_ping(&mut cx, payload)
                 }
                 Ok(Some(Event::Pong(payload))) => {
+                    cx.life.handle_pong(payload, cx.output.now);
                     cx.life.callback = Callback::OnPong;
                     handler.on_pong(&mut cx, payload)
                 }
@@ -184,6 +187,7 @@ impl Core {
     /// What was delivered since the last time is a batch; it ends here.
     pub(super) fn end_batch(&mut self, turn: &mut Turn, wire: Option<&mut dyn Wire>) {
         if std::mem::take(&mut self.batch) {
+            self.session.life.heard.message(turn.now);
             self.call(turn, wire, Callback::OnBatchEnd, |handler, cx| {
                 handler.on_batch_end(cx)
             });
@@ -262,6 +266,7 @@ impl Core {
             attempt: life.attempt,
             epoch: life.epoch,
             clean: life.clean,
+            times: life.stage_times(),
             policy,
         };
         let mut decision = None;

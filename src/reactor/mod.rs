@@ -8,7 +8,7 @@
 //!
 //! - [`connection`]: one connection's turn.
 //! - [`dispatch`]: bytes to callbacks.
-//! - [`link`]: the socket, TLS, and output that waits.
+//! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
@@ -19,6 +19,7 @@ mod link;
 mod remote;
 mod resolver;
 mod slots;
+mod socket;
 mod timers;
 
 pub use remote::{OwnedMessage, Remote};
@@ -445,13 +446,9 @@ impl Reactor {
                 continue;
             }
             let index = slot(event.token());
-            // Pitfall 24: an event of a socket that is gone finds another token here, or nobody.
             let Some(Some(connection)) = connections.get_mut(index) else {
                 continue;
             };
-            if connection.token != event.token() {
-                continue;
-            }
             connection.handle_event(shared, event);
             if connection.settle(shared) == Fate::Ended {
                 remove(connections, shared, index);
