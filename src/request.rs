@@ -146,17 +146,45 @@ impl Request {
         self
     }
 
-    /// How long looking up the name and the TCP handshake may take together; 10 s by default.
+    /// How long looking up the name may take; 10 s by default, as every stage has.
     #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.options().connect_timeout = timeout;
+    pub fn resolve_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.resolve = timeout;
         self
     }
 
-    /// How long the TLS handshake and the opening handshake may take together; 10 s by default.
+    /// How long the TCP handshake may take, over all addresses that are tried; 10 s by default.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.tcp = timeout;
+        self
+    }
+
+    /// How long a proxy may take to open the way; 10 s by default.
+    #[must_use]
+    pub fn proxy_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.proxy = timeout;
+        self
+    }
+
+    /// How long the TLS handshake may take; 10 s by default.
+    #[must_use]
+    pub fn tls_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.tls = timeout;
+        self
+    }
+
+    /// How long the opening handshake may take (RFC 6455 §4.1); 10 s by default.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.options().handshake_timeout = timeout;
+        self.options().timeouts.upgrade = timeout;
+        self
+    }
+
+    /// How long all stages may take together; 30 s by default.
+    #[must_use]
+    pub fn open_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.whole = timeout;
         self
     }
 

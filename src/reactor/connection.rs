@@ -5,6 +5,7 @@ use super::Shared;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire, More};
 use super::remote::OwnedMessage;
+use super::resolver::Waiter;
 use super::slots::Availability;
 use super::socket;
 use crate::error::Error;
@@ -242,14 +243,19 @@ impl Connection {
                     shared.lookups += 1;
                     self.lookup = shared.lookups;
                     let url = &self.core.session.life.target.url;
-                    let (id, host, port) = (self.core.id, url.host_str(), url.port());
-                    match shared.resolver.resolve(id, self.lookup, host, port) {
-                        Ok(()) => return,
-                        Err(error) => {
-                            let (mut output, _) = shared.turn.split(None);
-                            self.life().handle_resolved(&mut output, Err(error))
-                        }
-                    }
+                    let waiter = Waiter {
+                        id: self.core.id,
+                        number: self.lookup,
+                        port: url.port(),
+                    };
+                    let now = shared.turn.now;
+                    let result = match shared.resolver.resolve(url.host_str(), waiter, now) {
+                        Ok(None) => return,
+                        Ok(Some(addresses)) => Ok(addresses),
+                        Err(error) => Err(error),
+                    };
+                    let (mut output, _) = shared.turn.split(None);
+                    self.life().handle_resolved(&mut output, result)
                 }
                 Step::Connect(address) => match self.open_socket(shared, address) {
                     Ok(()) => return,

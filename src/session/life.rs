@@ -253,7 +253,6 @@ impl Life {
         self.queued = 0;
         self.pong = None;
         self.ending = None;
-        self.deadline = Some(output.now.after(self.target.options.connect_timeout));
         let attempt = u64::from(self.attempt);
         let url = self.target.url.clone();
         let server = url.host_header();
@@ -267,6 +266,7 @@ impl Life {
             });
         }
         self.reach = Some(Box::new(Reach::new(output.now)));
+        self.limit_stage(output.now, self.target.options.timeouts.resolve);
         let given = &self.target.options.connect_to;
         if !given.is_empty() {
             let addresses = given.clone();
@@ -314,8 +314,20 @@ impl Life {
         }
     }
 
+    /// The stage that begins has this long, if the whole attempt has.
+    fn limit_stage(&mut self, now: Time, limit: Duration) {
+        let whole = self.target.options.timeouts.whole;
+        let end = self
+            .reach
+            .as_ref()
+            .map_or(now, |reach| reach.began())
+            .after(whole);
+        self.deadline = Some(now.after(limit).min(end));
+    }
+
     fn connect_to(&mut self, output: &mut Output<'_>, addresses: Vec<SocketAddr>) -> Step {
         self.stage = Stage::Connecting;
+        self.limit_stage(output.now, self.target.options.timeouts.tcp);
         let reach = self.reach.as_mut().expect("an attempt is under way");
         match reach.race(addresses, output.now) {
             Ok(first) => self.connect(output, first),
@@ -359,8 +371,8 @@ impl Life {
             reach.handle_connected();
             reach.times.tcp = reach.lap(output.now);
         }
-        self.deadline = Some(output.now.after(self.target.options.handshake_timeout));
         self.stage = Stage::Securing;
+        self.limit_stage(output.now, self.target.options.timeouts.tls);
         self.record(output, Kind::TcpConnected, |time, id| {
             Event::tcp_connected(time, id, address)
         });
@@ -372,6 +384,7 @@ impl Life {
     /// A request that cannot be written; the user's setters have refused it before.
     pub(crate) fn begin_upgrade(&mut self, output: &mut Output<'_>) -> Result<Inbound, Error> {
         self.stage = Stage::Upgrading;
+        self.limit_stage(output.now, self.target.options.timeouts.upgrade);
         if let Some(reach) = &mut self.reach
             && self.target.url.is_secure()
         {
@@ -498,7 +511,7 @@ impl Life {
             return due.map_or(Step::Wait, |address| self.connect(output, address));
         }
         self.deadline = None;
-        let options = &self.target.options;
+        let timeouts = self.target.options.timeouts;
         let (timer, stage, limit) = match self.stage {
             Stage::BackOff => return self.begin_attempt(output),
             Stage::Closing | Stage::Closed => {
@@ -516,28 +529,34 @@ impl Life {
             Stage::Resolving => (
                 kind::Timer::ConnectDeadline,
                 ErrorStage::Resolve,
-                options.connect_timeout,
+                timeouts.resolve,
             ),
-            Stage::Connecting => (
-                kind::Timer::ConnectDeadline,
-                ErrorStage::Tcp,
-                options.connect_timeout,
-            ),
+            Stage::Connecting => (kind::Timer::ConnectDeadline, ErrorStage::Tcp, timeouts.tcp),
             Stage::Securing => (
                 kind::Timer::HandshakeDeadline,
                 ErrorStage::Tls,
-                options.handshake_timeout,
+                timeouts.tls,
             ),
             Stage::Upgrading => (
                 kind::Timer::HandshakeDeadline,
                 ErrorStage::Upgrade,
-                options.handshake_timeout,
+                timeouts.upgrade,
             ),
             Stage::Open | Stage::Over | Stage::Ended => return Step::Wait,
         };
         self.record(output, Kind::TimerFired, |time, id| {
             Event::timer_fired(time, id, timer)
         });
+        // Which of the two it was: the stage's own, or that of the whole attempt.
+        let began = self
+            .reach
+            .as_ref()
+            .map_or(output.now, |reach| reach.began());
+        let limit = if output.now.since(began) >= timeouts.whole {
+            timeouts.whole
+        } else {
+            limit
+        };
         // A refusal whose body does not end is a refusal all the same.
         let error = match inbound.finish_handshake() {
             Some(error @ HandshakeError::Rejected(_)) => Error::Handshake(error),

@@ -72,8 +72,7 @@ pub(crate) struct Options {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) subprotocols: Vec<String>,
     pub(crate) origin: Option<String>,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) handshake_timeout: Duration,
+    pub(crate) timeouts: Timeouts,
     pub(crate) close_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) handshake_limits: HandshakeLimits,
@@ -92,10 +91,34 @@ pub(crate) struct Options {
     pub(crate) name: Option<String>,
 }
 
+/// How long each stage of an attempt may take, and all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    pub(crate) resolve: Duration,
+    pub(crate) tcp: Duration,
+    pub(crate) proxy: Duration,
+    pub(crate) tls: Duration,
+    pub(crate) upgrade: Duration,
+    pub(crate) whole: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            resolve: STAGE_TIMEOUT,
+            tcp: STAGE_TIMEOUT,
+            proxy: STAGE_TIMEOUT,
+            tls: STAGE_TIMEOUT,
+            upgrade: STAGE_TIMEOUT,
+            whole: OPEN_TIMEOUT,
+        }
+    }
+}
+
 /// The seed library's figures were 6 s to connect and 5 s for the rest; ten are kind to slow links
 /// and still shorter than what people wait.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const STAGE_TIMEOUT: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Default for Options {
@@ -104,8 +127,7 @@ impl Default for Options {
             headers: Vec::new(),
             subprotocols: Vec::new(),
             origin: None,
-            connect_timeout: CONNECT_TIMEOUT,
-            handshake_timeout: HANDSHAKE_TIMEOUT,
+            timeouts: Timeouts::default(),
             close_timeout: CLOSE_TIMEOUT,
             limits: Limits::default(),
             handshake_limits: HandshakeLimits::default(),
@@ -131,8 +153,7 @@ impl std::fmt::Debug for Options {
             .field("headers", &names)
             .field("subprotocols", &self.subprotocols)
             .field("origin", &self.origin)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("handshake_timeout", &self.handshake_timeout)
+            .field("timeouts", &self.timeouts)
             .field("close_timeout", &self.close_timeout)
             .field("limits", &self.limits)
             .field("max_queued", &self.max_queued)

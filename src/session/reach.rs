@@ -30,6 +30,7 @@ pub struct StageTimes {
 /// One attempt on its way to an open connection.
 pub(super) struct Reach {
     pub(super) times: StageTimes,
+    began: Time,
     /// When the stage under way began.
     since: Time,
     addresses: Vec<SocketAddr>,
@@ -55,12 +56,17 @@ impl Reach {
     pub(super) fn new(now: Time) -> Self {
         Self {
             times: StageTimes::default(),
+            began: now,
             since: now,
             addresses: Vec::new(),
             next: 0,
             outstanding: 0,
             next_start: None,
         }
+    }
+
+    pub(super) fn began(&self) -> Time {
+        self.began
     }
 
     /// The stage under way has ended; returns how long it took.
