@@ -13,6 +13,7 @@
 //! - [`closing`]: the closing handshake, and giving up.
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
 //! - [`inbound`]: which parser reads the bytes now.
+//! - [`supervision`]: starting anew after the end, and how often.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod closing;
@@ -26,6 +27,7 @@ pub(crate) mod policy;
 pub(crate) mod reach;
 pub(crate) mod reason;
 mod redirect;
+pub(crate) mod supervision;
 pub(crate) mod time;
 pub(crate) mod timers;
 
