@@ -13,6 +13,7 @@
 use super::Role;
 use super::buffer::MessageBuffer;
 use super::close::CloseFrame;
+use super::deflate::{Agreed, Inflater};
 use super::error::ProtocolError;
 use super::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LENGTH, OpCode};
 use super::mask;
@@ -74,6 +75,7 @@ pub struct Decoder {
     assembly: Option<Box<Assembly>>,
     sender: Sender,
     limits: Limits,
+    inflation: Inflation,
     error: Option<ProtocolError>,
 }
 
@@ -87,6 +89,20 @@ enum Sender {
     Nobody,
 }
 
+/// How compressed messages are inflated (RFC 7692).
+enum Inflation {
+    /// The extension was not negotiated.
+    Off,
+    /// Each message by itself, with an inflater from the pool.
+    Shared,
+    /// With a window of its own, of 2^`bits` bytes, made when the first compressed message comes.
+    /// While such a message is under way, the inflater is with its assembly.
+    Own {
+        bits: u8,
+        inflater: Option<Box<Inflater>>,
+    },
+}
+
 /// An incomplete header, frame or message.
 struct Assembly {
     header: [u8; MAX_HEADER_LENGTH],
@@ -97,6 +113,8 @@ struct Assembly {
     /// The message under way: what its first frame said.
     kind: Option<MessageKind>,
     message: MessageBuffer,
+    /// Inflates the message under way; `None` if it is not compressed.
+    inflater: Option<Box<Inflater>>,
     control: [u8; MAX_CONTROL_PAYLOAD],
     control_length: usize,
     /// The message was handed out; the assembly is free at the next call.
@@ -122,12 +140,19 @@ pub struct Pool {
     // Boxed on purpose: a connection holds a thin pointer, and the box itself is what is reused.
     #[allow(clippy::vec_box)]
     free: Vec<Box<Assembly>>,
+    /// Inflaters that carry nothing over.
+    #[allow(clippy::vec_box)]
+    inflaters: Vec<Box<Inflater>>,
     retained: usize,
     max_retained: usize,
 }
 
 /// An assembly with a larger buffer is not kept: one large message must not hold its memory.
 const MAX_RETAINED_BUFFER: usize = 2 << 20;
+
+/// Inflaters kept: one serves all connections as long as their messages arrive whole; each message
+/// that is cut holds one until its rest has come.
+const MAX_RETAINED_INFLATERS: usize = 8;
 
 impl Default for Pool {
     /// Keeps at most 4 MiB of unused buffers.
@@ -141,6 +166,7 @@ impl Pool {
     pub const fn new(max_retained: usize) -> Self {
         Self {
             free: Vec::new(),
+            inflaters: Vec::new(),
             retained: 0,
             max_retained,
         }
@@ -149,6 +175,18 @@ impl Pool {
     /// Bytes of memory that lie unused in the pool.
     pub fn retained(&self) -> usize {
         self.retained
+    }
+
+    fn take_inflater(&mut self) -> Box<Inflater> {
+        self.inflaters
+            .pop()
+            .unwrap_or_else(|| Box::new(Inflater::without_context()))
+    }
+
+    fn give_inflater(&mut self, inflater: Box<Inflater>) {
+        if self.inflaters.len() < MAX_RETAINED_INFLATERS {
+            self.inflaters.push(inflater);
+        }
     }
 
     fn take(&mut self) -> Box<Assembly> {
@@ -177,6 +215,7 @@ impl Assembly {
             frame: None,
             kind: None,
             message: MessageBuffer::default(),
+            inflater: None,
             control: [0; MAX_CONTROL_PAYLOAD],
             control_length: 0,
             delivered: false,
@@ -192,6 +231,7 @@ impl Assembly {
         self.header_length = 0;
         self.frame = None;
         self.kind = None;
+        self.inflater = None;
         self.control_length = 0;
         self.delivered = false;
     }
@@ -228,6 +268,7 @@ impl Assembly {
         &mut self,
         frame: &mut PartialFrame,
         input: &mut &[u8],
+        limits: &Limits,
     ) -> Result<bool, ProtocolError> {
         let missing = frame.header.payload_length - frame.received;
         let length =
@@ -238,20 +279,79 @@ impl Assembly {
             let end = self.control_length + length;
             copy_unmasked(&mut self.control[self.control_length..end], payload, frame);
             self.control_length = end;
+        } else if self.inflater.is_some() {
+            self.inflate(payload, frame, limits)?;
         } else {
             let room = &mut self.message.room(length)[..length];
             copy_unmasked(room, payload, frame);
             self.message.advance(length);
-            if self.kind == Some(MessageKind::Text) {
-                // RFC 6455 §8.1; at once and not at the end, so that bad text ends the connection
-                // before all of it was received.
-                self.message
-                    .validate()
-                    .map_err(ProtocolError::InvalidUtf8)?;
-            }
+            self.validate_text()?;
         }
         frame.received += length as u64;
         Ok(frame.received == frame.header.payload_length)
+    }
+
+    /// Inflates the next piece of a frame's payload into the message.
+    fn inflate(
+        &mut self,
+        payload: &[u8],
+        frame: &PartialFrame,
+        limits: &Limits,
+    ) -> Result<(), ProtocolError> {
+        let Some(inflater) = &mut self.inflater else {
+            return Ok(());
+        };
+        match frame.header.mask {
+            None => inflater.inflate(payload, &mut self.message, limits.max_message)?,
+            Some(key) => {
+                let mut offset = frame.received;
+                for piece in payload.chunks(UNMASKED_PIECE) {
+                    let mut unmasked = [0; UNMASKED_PIECE];
+                    let unmasked = &mut unmasked[..piece.len()];
+                    mask::copy(unmasked, piece, rotated(key, offset));
+                    inflater.inflate(unmasked, &mut self.message, limits.max_message)?;
+                    offset += piece.len() as u64;
+                }
+            }
+        }
+        self.validate_text()
+    }
+
+    fn validate_text(&mut self) -> Result<(), ProtocolError> {
+        if self.kind == Some(MessageKind::Text) {
+            // RFC 6455 §8.1; at once and not at the end, so that bad text ends the connection
+            // before all of it was received.
+            self.message
+                .validate()
+                .map_err(ProtocolError::InvalidUtf8)?;
+        }
+        Ok(())
+    }
+
+    /// The last frame of a compressed message is complete.
+    fn finish_inflating(&mut self, limits: &Limits) -> Result<(), ProtocolError> {
+        match &mut self.inflater {
+            None => Ok(()),
+            Some(inflater) => {
+                inflater.finish(&mut self.message, limits.max_message)?;
+                self.validate_text()
+            }
+        }
+    }
+}
+
+/// A client's compressed payload is unmasked in pieces of this many bytes before it is inflated.
+const UNMASKED_PIECE: usize = 2048;
+
+impl Inflation {
+    /// An inflater for a message that begins.
+    fn begin(&mut self, pool: &mut Pool) -> Box<Inflater> {
+        match self {
+            Self::Own { bits, inflater } => inflater
+                .take()
+                .unwrap_or_else(|| Box::new(Inflater::with_context(*bits))),
+            Self::Shared | Self::Off => pool.take_inflater(),
+        }
     }
 }
 
@@ -279,8 +379,23 @@ impl Decoder {
                 Role::Server => Sender::Client,
             },
             limits,
+            inflation: Inflation::Off,
             error: None,
         }
+    }
+
+    /// The same decoder, for messages that may be compressed as `agreed` (RFC 7692). The role of a
+    /// server inflates with what the client may use.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: &Agreed) -> Self {
+        self.inflation = match (self.sender, agreed.server_context_takeover) {
+            (Sender::Server, true) => Inflation::Own {
+                bits: agreed.server_window_bits,
+                inflater: None,
+            },
+            _ => Inflation::Shared,
+        };
+        self
     }
 
     /// Decodes the next event from `input`, which is moved behind what was taken.
@@ -371,6 +486,12 @@ impl Decoder {
             assembly.delivered = false;
             assembly.message.clear();
             assembly.kind = None;
+            if let Some(used) = assembly.inflater.take() {
+                match &mut self.inflation {
+                    Inflation::Own { inflater, .. } => *inflater = Some(used),
+                    Inflation::Shared | Inflation::Off => pool.give_inflater(used),
+                }
+            }
         }
         if assembly.frame.is_none() {
             // A control frame that was handed out.
@@ -395,6 +516,7 @@ impl Decoder {
         observer: &mut impl Observer,
     ) -> Result<Option<FrameHeader>, ProtocolError> {
         let (sender, limits) = (self.sender, self.limits);
+        let deflate = !matches!(self.inflation, Inflation::Off);
         loop {
             if input.is_empty() && self.assembly.is_none() {
                 return Ok(None);
@@ -405,7 +527,7 @@ impl Decoder {
                 None => match assembly.take_header(input)? {
                     None => return Ok(None),
                     Some(header) => {
-                        check(&header, sender, &limits, assembly)?;
+                        check(&header, sender, &limits, deflate, assembly)?;
                         let length = header.payload_length.min(input.len() as u64);
                         // Exact: not more than `input` has.
                         #[allow(clippy::cast_possible_truncation)]
@@ -415,6 +537,9 @@ impl Decoder {
                             OpCode::Binary => assembly.kind = Some(MessageKind::Binary),
                             _ => {}
                         }
+                        if header.rsv1 {
+                            assembly.inflater = Some(self.inflation.begin(pool));
+                        }
                         PartialFrame {
                             header,
                             received: 0,
@@ -422,11 +547,14 @@ impl Decoder {
                     }
                 },
             };
-            if !assembly.take_payload(&mut frame, input)? {
+            if !assembly.take_payload(&mut frame, input, &limits)? {
                 assembly.frame = Some(frame);
                 return Ok(None);
             }
             if frame.header.fin {
+                if !frame.header.opcode.is_control() {
+                    assembly.finish_inflating(&limits)?;
+                }
                 return Ok(Some(frame.header));
             }
         }
@@ -485,7 +613,10 @@ impl Decoder {
     pub fn room(&mut self) -> Option<&mut [u8]> {
         let assembly = self.assembly.as_mut()?;
         let frame = assembly.frame.as_ref()?;
-        if self.sender == Sender::Nobody || frame.header.opcode.is_control() {
+        if self.sender == Sender::Nobody
+            || frame.header.opcode.is_control()
+            || assembly.inflater.is_some()
+        {
             return None;
         }
         let missing = frame.header.payload_length - frame.received;
@@ -543,6 +674,7 @@ fn check(
     header: &FrameHeader,
     sender: Sender,
     limits: &Limits,
+    deflate: bool,
     assembly: &Assembly,
 ) -> Result<(), ProtocolError> {
     // RFC 6455 §5.1: "A client MUST close a connection if it detects a masked frame." and "The
@@ -553,7 +685,9 @@ fn check(
         _ => {}
     }
     // RFC 6455 §5.2: RSV1 "MUST be 0 unless an extension is negotiated that defines meanings".
-    if header.rsv1 {
+    // RFC 7692 §6.1: it is set on the first frame of a compressed message and on no other.
+    let first = matches!(header.opcode, OpCode::Text | OpCode::Binary);
+    if header.rsv1 && !(deflate && first) {
         return Err(ProtocolError::ReservedBits(4));
     }
     let length = header.payload_length;
