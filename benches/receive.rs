@@ -100,7 +100,7 @@ type Client = fn(&Options, SocketAddr) -> Result<Sample>;
 
 fn main() -> Result<()> {
     let options = Options::from_arguments()?;
-    let clients: [(&str, fn(&Options, SocketAddr) -> Result<Sample>); 3] =
+    let clients: [(&str, Client); 3] =
         [("blocking", blocking), ("poll", poll), ("reactor", reactor)];
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); clients.len()];
     for _ in 0..options.rounds {
@@ -173,7 +173,7 @@ fn serve(listener: &TcpListener, connections: usize, burst: usize) -> io::Result
         no_key,
         &mut frame,
     );
-    let burst = frame.as_slice().repeat(burst);
+    let burst = frames::fill(burst * frame.len(), &[frame.as_slice().to_vec()]);
     loop {
         for stream in &mut streams {
             // An error says that the client has seen enough.
