@@ -118,32 +118,27 @@ impl Core {
                 life: cx.life,
                 now: cx.output.now,
             };
-            let result = match decoder.decode(&mut input, pool, &mut observer) {
-                Ok(Some(Event::Text(text))) => {
+            // Nearly every event is one of these two; they are not mixed with the others, so that a
+            // message goes from the decoder to the handler in registers.
+            let result = match decoder.decode_whole(&mut input, pool, &mut observer) {
+                Some(Event::Text(text)) => {
                     self.batch = true;
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Text(text))
                 }
-                Ok(Some(Event::Binary(bytes))) => {
+                Some(Event::Binary(bytes)) => {
                     self.batch = true;
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Binary(bytes))
                 }
-                Ok(Some(Event::Ping(payload))) => {
-                    cx.life.callback = Callback::OnPing;
-                    handler.on_ping(&mut cx, payload)
-                }
-                Ok(Some(Event::Pong(payload))) => {
-                    cx.life.handle_pong(payload, cx.output.now);
-                    cx.life.callback = Callback::OnPong;
-                    handler.on_pong(&mut cx, payload)
-                }
-                Ok(Some(Event::Close(close))) => {
-                    cx.life.handle_close(&mut cx.output, close);
-                    Ok(())
-                }
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(Error::Protocol(error)),
+                _ => match decoder.decode_any(&mut input, pool, &mut observer) {
+                    Ok(Some(event)) => {
+                        self.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
+                        call_for(event, handler, &mut cx)
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(error) => return Err(Error::Protocol(error)),
+                },
             };
             result.map_err(Error::Handler)?;
         }
@@ -298,6 +293,33 @@ impl Core {
         // What is left is dropped where a panic of its destructors is caught as well.
         let casts = self.casts;
         let _ = catch_unwind(AssertUnwindSafe(|| drop((casts, reason))));
+    }
+}
+
+/// The callback that an event is for.
+fn call_for(event: Event<'_>, handler: &mut dyn Handler, cx: &mut Context<'_>) -> HandlerResult {
+    match event {
+        Event::Text(text) => {
+            cx.life.callback = Callback::OnMessage;
+            handler.on_message(cx, Message::Text(text))
+        }
+        Event::Binary(bytes) => {
+            cx.life.callback = Callback::OnMessage;
+            handler.on_message(cx, Message::Binary(bytes))
+        }
+        Event::Ping(payload) => {
+            cx.life.callback = Callback::OnPing;
+            handler.on_ping(cx, payload)
+        }
+        Event::Pong(payload) => {
+            cx.life.handle_pong(payload, cx.output.now);
+            cx.life.callback = Callback::OnPong;
+            handler.on_pong(cx, payload)
+        }
+        Event::Close(close) => {
+            cx.life.handle_close(&mut cx.output, close);
+            Ok(())
+        }
     }
 }
 
