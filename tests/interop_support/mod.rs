@@ -118,7 +118,10 @@ pub(crate) enum Told<'a> {
 }
 
 /// What a connection does. An `Err` or a failed assertion ends it, and is then its ending.
-pub(crate) trait Script: FnMut(&mut Context<'_>, Told<'_>) -> HandlerResult + 'static {}
+pub(crate) trait Script:
+    FnMut(&mut Context<'_>, Told<'_>) -> HandlerResult + 'static
+{
+}
 
 impl<S: FnMut(&mut Context<'_>, Told<'_>) -> HandlerResult + 'static> Script for S {}
 
