@@ -114,6 +114,13 @@ pub struct Disconnect<'a> {
     pub policy: Option<Duration>,
 }
 
+impl Disconnect<'_> {
+    /// Was the connection open, or was this an attempt to open it?
+    pub fn was_open(&self) -> bool {
+        self.attempt == 0
+    }
+}
+
 /// What comes after a disconnect.
 #[derive(Debug, Default)]
 pub enum Reconnect {

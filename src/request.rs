@@ -129,6 +129,20 @@ impl Request {
         self
     }
 
+    /// Follows up to `count` redirects in a row (status 301, 302, 303, 307 or 308 with a
+    /// `Location`); by default none, and the answer is an error like any other refusal. RFC 6455
+    /// §4.1 leaves it to the client: "The server might redirect the client using a 3xx status code
+    /// (but clients are not required to follow them)".
+    ///
+    /// A redirect from `wss` to `ws` is never followed. To another host, port or scheme, the headers
+    /// `Authorization`, `Cookie` and `Host` of this request and the userinfo of its URL do not go
+    /// along. Reconnects start again from the request's own URL.
+    #[must_use]
+    pub fn follow_redirects(mut self, count: u8) -> Self {
+        self.options().max_redirects = count;
+        self
+    }
+
     /// How long looking up the name and the TCP handshake may take together; 10 s by default.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {

@@ -73,9 +73,8 @@ impl Observer for () {
 pub struct Decoder {
     /// What is incomplete. `None` between messages, when nothing is cut.
     assembly: Option<Box<Assembly>>,
-    role: Role,
-    /// No more frames: after a Close frame or an error.
-    ended: bool,
+    /// `None` after a Close frame or an error: there are no more frames.
+    role: Option<Role>,
     limits: Limits,
     inflation: Inflation,
     error: Option<ProtocolError>,
@@ -366,8 +365,7 @@ impl Decoder {
     pub const fn new(role: Role, limits: Limits) -> Self {
         Self {
             assembly: None,
-            role,
-            ended: false,
+            role: Some(role),
             limits,
             inflation: Inflation::Off,
             error: None,
@@ -379,11 +377,11 @@ impl Decoder {
     #[must_use]
     pub fn with_deflate(mut self, agreed: &Agreed) -> Self {
         self.inflation = match (self.role, agreed.server_context_takeover) {
-            (Role::Client, true) => Inflation::Own {
+            (Some(Role::Client), true) => Inflation::Own {
                 bits: agreed.server_window_bits,
                 inflater: None,
             },
-            (Role::Client, false) | (Role::Server, _) => Inflation::Shared,
+            _ => Inflation::Shared,
         };
         self
     }
@@ -405,36 +403,23 @@ impl Decoder {
         if self.assembly.is_some() {
             self.recycle(pool);
         }
-        if self.assembly.is_none() && !self.ended && self.role == Role::Client {
-            let bytes = *input;
-            if let Some((header, start)) = FrameHeader::parse(bytes).map_err(|e| self.fail(e))?
-                && header.mask.is_none()
-                && !header.rsv1
-                && header.payload_length <= self.limits.max_frame.min(self.limits.max_message)
-                && header.payload_length <= (bytes.len() - start) as u64
-            {
-                // The conversion is exact: the payload lies in `bytes`.
-                #[allow(clippy::cast_possible_truncation)]
-                let end = start + header.payload_length as usize;
-                match (header.opcode, header.fin) {
-                    (OpCode::Text, true) => {
-                        let payload = &bytes[start..end];
-                        *input = &bytes[end..];
-                        observer.frame(&header, payload);
-                        return match utf8::validate(payload) {
-                            Ok(text) => Ok(Some(Event::Text(text))),
-                            Err(error) => Err(self.fail(ProtocolError::InvalidUtf8(error))),
-                        };
-                    }
-                    (OpCode::Binary, true) => {
-                        let payload = &bytes[start..end];
-                        *input = &bytes[end..];
-                        observer.frame(&header, payload);
-                        return Ok(Some(Event::Binary(payload)));
-                    }
-                    _ => {}
-                }
-            }
+        let bytes = *input;
+        if self.assembly.is_none()
+            && self.role == Some(Role::Client)
+            && let Some((header, start, length)) = FrameHeader::parse_whole_message(bytes)
+            && header.payload_length <= self.limits.max_frame
+            && header.payload_length <= self.limits.max_message
+            && let Some((payload, rest)) = bytes[start..].split_at_checked(length)
+        {
+            *input = rest;
+            observer.frame(&header, payload);
+            return match header.opcode {
+                OpCode::Text => match utf8::validate(payload) {
+                    Ok(text) => Ok(Some(Event::Text(text))),
+                    Err(error) => Err(self.fail(ProtocolError::InvalidUtf8(error))),
+                },
+                _ => Ok(Some(Event::Binary(payload))),
+            };
         }
         self.decode_any(input, pool, observer)
     }
@@ -449,11 +434,11 @@ impl Decoder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        if self.ended {
+        let Some(role) = self.role else {
             *input = &[];
             return Ok(None);
-        }
-        match self.advance(input, pool, observer) {
+        };
+        match self.advance(role, input, pool, observer) {
             Ok(None) => {
                 if self.assembly.as_ref().is_some_and(|a| a.is_idle()) {
                     pool.give(self.assembly.take().expect("is some"));
@@ -491,7 +476,7 @@ impl Decoder {
     }
 
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
-        self.ended = true;
+        self.role = None;
         self.error = Some(error);
         error
     }
@@ -499,11 +484,12 @@ impl Decoder {
     /// Takes input until a frame that ends an event is complete; returns its header.
     fn advance(
         &mut self,
+        role: Role,
         input: &mut &[u8],
         pool: &mut Pool,
         observer: &mut impl Observer,
     ) -> Result<Option<FrameHeader>, ProtocolError> {
-        let (role, limits) = (self.role, self.limits);
+        let limits = self.limits;
         let deflate = !matches!(self.inflation, Inflation::Off);
         loop {
             if input.is_empty() && self.assembly.is_none() {
@@ -555,12 +541,12 @@ impl Decoder {
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'_>>, ProtocolError> {
         if header.opcode == OpCode::Close {
-            self.ended = true;
+            self.role = None;
         }
         let Self {
             assembly,
             error,
-            ended,
+            role,
             ..
         } = self;
         let assembly = assembly.as_mut().expect("a frame was just taken into it");
@@ -590,7 +576,7 @@ impl Decoder {
             }
         };
         event.map(Some).inspect_err(|first| {
-            *ended = true;
+            *role = None;
             *error = Some(*first);
         })
     }
@@ -601,7 +587,7 @@ impl Decoder {
     pub fn room(&mut self) -> Option<&mut [u8]> {
         let assembly = self.assembly.as_mut()?;
         let frame = assembly.frame.as_ref()?;
-        if self.ended || frame.header.opcode.is_control() || assembly.inflater.is_some() {
+        if self.role.is_none() || frame.header.opcode.is_control() || assembly.inflater.is_some() {
             return None;
         }
         let missing = frame.header.payload_length - frame.received;

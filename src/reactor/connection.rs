@@ -3,7 +3,7 @@
 
 use super::Shared;
 use super::dispatch::Core;
-use super::link::{Link, LinkWire};
+use super::link::{Link, LinkWire, More};
 use super::remote::OwnedMessage;
 use super::slots::Availability;
 use crate::error::Error;
@@ -15,8 +15,9 @@ use crate::session::reason::DisconnectReason;
 use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
 #[cfg(feature = "tls")]
 use crate::tls::{Tls, TlsConfig};
-use crate::trace::event::Event;
+use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 use std::any::Any;
@@ -27,10 +28,6 @@ use std::time::Duration;
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
 const READS_PER_TURN: usize = 4;
 
-/// Does a read that fills less than it could say that the socket is drained, as epoll(7) promises
-/// of stream sockets? It saves the read that finds nothing, half of all.
-const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
 pub(super) struct Connection {
     pub(super) core: Core,
     link: Option<Link>,
@@ -38,7 +35,6 @@ pub(super) struct Connection {
     pub(super) token: Token,
     /// The entry in the timers that counts.
     pub(super) armed: Option<Time>,
-    published: Availability,
     /// On the ready list: there is more to read than a turn's share.
     pub(super) ready: bool,
     /// The look-up whose answer is awaited.
@@ -74,11 +70,11 @@ impl Connection {
                 casts: Vec::new(),
                 batch: false,
                 peer: None,
+                published: Availability::NotOpen,
             },
             link: None,
             token: super::NO_TOKEN,
             armed: None,
-            published: Availability::NotOpen,
             ready: false,
             lookup: 0,
             #[cfg(feature = "tls")]
@@ -91,9 +87,15 @@ impl Connection {
     }
 
     /// The poll reported the socket.
-    pub(super) fn handle_event(&mut self, shared: &mut Shared, readable: bool, writable: bool) {
+    pub(super) fn handle_event(&mut self, shared: &mut Shared, event: &Event) {
+        let ended = event.is_read_closed() || event.is_error();
+        let readable = event.is_readable() || ended;
+        let writable = event.is_writable() || event.is_error();
         if self.life().stage == Stage::Connecting && !self.handle_connecting(shared) {
             return;
+        }
+        if let Some(link) = &mut self.link {
+            link.peer_ended |= ended;
         }
         if writable {
             self.flush(shared);
@@ -113,7 +115,7 @@ impl Connection {
             let (mut output, _) = shared.turn.split(None);
             self.life()
                 .record(&mut output, Kind::HandlerTimerFired, |time, id| {
-                    Event::handler_timer_fired(time, id, timer.0)
+                    TraceEvent::handler_timer_fired(time, id, timer.0)
                 });
             self.call(shared, Callback::OnTimer, |handler, cx| {
                 handler.on_timer(cx, timer)
@@ -151,7 +153,7 @@ impl Connection {
             if let Err(error) = life.send(output, None, Compression::BySize, opcode, payload) {
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
-                    Event::send_dropped(time, id, opcode as u8, length, error)
+                    TraceEvent::send_dropped(time, id, opcode as u8, length, error)
                 });
             }
         });
@@ -428,7 +430,7 @@ impl Connection {
         };
         let input = &buffer[..length - direct];
         self.core.deliver(&mut shared.turn, Some(&mut wire), input);
-        Ok(More::after(length, asked))
+        Ok(link.more_after(length, asked))
     }
 
     #[cfg(feature = "tls")]
@@ -453,7 +455,7 @@ impl Connection {
             Err(error) => {
                 let (mut output, _) = shared.turn.split(None);
                 self.life().fail(&mut output, error);
-                return Ok(More::Drained);
+                return Ok(More::Perhaps);
             }
         };
         let rest = &incoming[received.consumed..];
@@ -467,7 +469,8 @@ impl Connection {
         if received.ended {
             return Ok(More::Ended);
         }
-        Ok(More::after(length, asked))
+        let link = self.link.as_ref().expect("only `settle` drops it");
+        Ok(link.more_after(length, asked))
     }
 
     /// On to the opening handshake, if that of TLS is done.
@@ -484,9 +487,9 @@ impl Connection {
         self.life()
             .record(&mut output, Kind::TlsEstablished, |time, id| {
                 if resumed {
-                    Event::tls_resumed(time, id, version, suite)
+                    TraceEvent::tls_resumed(time, id, version, suite)
                 } else {
-                    Event::tls_established(time, id, version, suite)
+                    TraceEvent::tls_established(time, id, version, suite)
                 }
             });
         self.begin_upgrade(shared);
@@ -503,16 +506,12 @@ impl Connection {
             self.drop_link(shared);
             return Fate::Ended;
         }
-        let availability = match life.stage {
-            Stage::Open => Availability::Open,
-            Stage::Closing | Stage::Closed | Stage::Failing => Availability::Closing,
-            _ => Availability::NotOpen,
-        };
-        if availability != self.published {
-            self.published = availability;
-            shared.central.slots().publish(self.core.id, availability);
-        }
-        if let Some(time) = life.next_deadline()
+        self.core.publish(&shared.central);
+        let life = &self.core.session.life;
+        // What is due at once has the next turn, after the others had this one: a handler that arms
+        // a timer without delay again and again, or a server that refuses at once, would keep it.
+        let soonest = shared.turn.now.after(Duration::from_nanos(1));
+        if let Some(time) = life.next_deadline().map(|time| time.max(soonest))
             && self.armed.is_none_or(|armed| time < armed)
         {
             self.armed = Some(time);
@@ -563,6 +562,10 @@ impl Connection {
     fn finish(&mut self, shared: &mut Shared) {
         self.drop_link(shared);
         let life = &mut self.core.session.life;
+        let (mut output, _) = shared.turn.split(None);
+        if life.follow_redirect(&mut output) {
+            return;
+        }
         let reason = life.take_reason();
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;
@@ -601,22 +604,5 @@ impl Connection {
     /// The last callback; the connection is no more.
     pub(super) fn terminate(self, shared: &mut Shared) {
         self.core.terminate(&mut shared.turn);
-    }
-}
-
-/// Is there more to read?
-enum More {
-    Perhaps,
-    Drained,
-    Ended,
-}
-
-impl More {
-    fn after(length: usize, asked: usize) -> Self {
-        if SHORT_READ_DRAINS && length < asked {
-            Self::Drained
-        } else {
-            Self::Perhaps
-        }
     }
 }

@@ -123,6 +123,7 @@ struct Shared {
 
 /// What a connection's turn works with.
 struct Turn {
+    central: Arc<Central>,
     start: Instant,
     /// Read from the clock once per turn.
     now: Time,
@@ -275,6 +276,7 @@ impl ReactorBuilder {
         let central = Arc::new(Central::new(waker, self.command_capacity));
         let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
         let turn = Turn {
+            central: Arc::clone(&central),
             start: Instant::now(),
             now: Time::ZERO,
             frames: Buffer::new(),
@@ -450,9 +452,7 @@ impl Reactor {
             if connection.token != event.token() {
                 continue;
             }
-            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
-            let writable = event.is_writable() || event.is_error();
-            connection.handle_event(shared, readable, writable);
+            connection.handle_event(shared, event);
             if connection.settle(shared) == Fate::Ended {
                 remove(connections, shared, index);
             }

@@ -6,6 +6,7 @@
 use super::options::Target;
 use super::outbound::{Output, WaitingPong};
 use super::reason::DisconnectReason;
+use super::redirect;
 use super::timers::Timers;
 use super::{Inbound, Time};
 use crate::error::{Error, Stage as ErrorStage};
@@ -83,6 +84,10 @@ pub(crate) struct Life {
     pub(super) deflate: Option<Agreed>,
     pub(crate) timers: Timers,
     pub(crate) target: Target,
+    /// The request's own target, while a redirect is followed.
+    redirected_from: Option<Box<Target>>,
+    /// Redirects followed in this attempt.
+    redirects: u8,
     connecting: Option<Box<Connecting>>,
     /// Why the connection ends, once that is known.
     pub(super) ending: Option<Box<DisconnectReason>>,
@@ -115,6 +120,8 @@ impl Life {
             deflate: None,
             timers: Timers::default(),
             target,
+            redirected_from: None,
+            redirects: 0,
             connecting: None,
             ending: None,
             clean: false,
@@ -159,7 +166,9 @@ impl Life {
 
     /// Begins an attempt to connect.
     pub(crate) fn begin_attempt(&mut self, output: &mut Output<'_>) -> Step {
-        self.attempt = self.attempt.saturating_add(1);
+        if self.redirects == 0 {
+            self.attempt = self.attempt.saturating_add(1);
+        }
         self.clean = false;
         self.sending = None;
         self.queued = 0;
@@ -301,6 +310,7 @@ impl Life {
         };
         self.stage = Stage::Open;
         self.deadline = None;
+        self.redirects = 0;
         self.attempt = 0;
         self.epoch += 1;
         let (epoch, agreed) = (self.epoch, response.subprotocol().unwrap_or(""));
@@ -444,6 +454,38 @@ impl Life {
             );
             self.end_with(reason);
         }
+    }
+
+    /// After an attempt that the server has redirected: the next one goes there, at once and without
+    /// asking the handler. False if there was no redirect, or none that may be followed.
+    pub(crate) fn follow_redirect(&mut self, output: &mut Output<'_>) -> bool {
+        let next = match self.ending.as_deref() {
+            Some(DisconnectReason::ConnectFailed(Error::Handshake(HandshakeError::Rejected(
+                rejection,
+            )))) if self.redirects < self.target.options.max_redirects => {
+                redirect::follow(&self.target, rejection)
+            }
+            _ => None,
+        };
+        let Some(next) = next else {
+            self.redirects = 0;
+            if let Some(target) = self.redirected_from.take() {
+                self.target = *target;
+            }
+            return false;
+        };
+        self.redirects += 1;
+        let url = next.url.clone();
+        let from = std::mem::replace(&mut self.target, next);
+        self.redirected_from.get_or_insert_with(|| Box::new(from));
+        self.ending = None;
+        self.stage = Stage::BackOff;
+        self.deadline = Some(output.now);
+        self.record(output, Kind::ReconnectScheduled, |time, id| {
+            let server = format_args!("redirected to {}", url.host_header());
+            Event::reconnect_scheduled(time, id, 0, server)
+        });
+        true
     }
 
     /// Why it ended. The reactor has dropped the TCP connection.

@@ -42,6 +42,7 @@ pub(crate) struct Options {
     pub(crate) handshake_limits: HandshakeLimits,
     pub(crate) max_queued: usize,
     pub(crate) deflate: Option<Deflate>,
+    pub(crate) max_redirects: u8,
     pub(crate) reconnect: ReconnectPolicy,
     /// `None`: what the reactor was built with.
     pub(crate) level: Option<Level>,
@@ -67,6 +68,7 @@ impl Default for Options {
             handshake_limits: HandshakeLimits::default(),
             max_queued: 64 << 20,
             deflate: None,
+            max_redirects: 0,
             reconnect: ReconnectPolicy::default(),
             level: None,
             name: None,
@@ -88,6 +90,7 @@ impl std::fmt::Debug for Options {
             .field("limits", &self.limits)
             .field("max_queued", &self.max_queued)
             .field("deflate", &self.deflate)
+            .field("max_redirects", &self.max_redirects)
             .field("reconnect", &self.reconnect)
             .field("level", &self.level)
             .field("name", &self.name)

@@ -1,0 +1,19 @@
+//! The public API over real sockets: against servers that others wrote, and against hostile ones of
+//! our own. One binary, so that it is linked once; a file for each theme.
+//!
+//! Nothing here sleeps to wait for something, and nothing depends on how fast the machine is: a test
+//! waits for what must happen, and fails when a generous deadline passes first.
+
+mod support;
+
+mod closing;
+mod connect;
+mod handlers;
+mod limits;
+mod messages;
+mod pitfalls;
+mod reconnect;
+mod remote;
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+mod tls;
+mod trace;
