@@ -11,7 +11,7 @@ use websockex::{
 
 /// The longest time one test may take. Far more than any needs, so that a slow machine passes and
 /// a hang still fails.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Events of one test that the trace keeps.
 const TRACE_CAPACITY: usize = 1 << 14;
