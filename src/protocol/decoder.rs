@@ -713,6 +713,11 @@ fn check(
         let limit = limits.max_frame;
         return Err(ProtocolError::FrameTooLarge { length, limit });
     }
+    // Of a compressed message only the inflated bytes count, and the inflater counts them: what does
+    // not compress is longer on the wire than it is.
+    if header.rsv1 || assembly.inflater.is_some() {
+        return Ok(());
+    }
     // Compared as 64-bit numbers that cannot overflow: a length has 63 bits.
     let length = length + assembly.message.len() as u64;
     if length > limits.max_message {
