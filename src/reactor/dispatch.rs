@@ -48,11 +48,6 @@ impl Core {
         self.conclude(turn, wire, outcome);
     }
 
-    /// Does anything that arrives still matter?
-    pub(super) fn wants_more(&self) -> bool {
-        !matches!(self.session.inbound, Inbound::Nobody)
-    }
-
     fn drain(
         &mut self,
         turn: &mut Turn,
