@@ -95,7 +95,7 @@ fn large_messages_in_both_directions() {
 
 /// The queue has a limit, whoever hits it is told, and nothing else comes of it.
 #[test]
-fn a_full_queue_refuses_and_the_connection_goes_on() {
+fn pitfall_06_a_full_queue_refuses_and_the_connection_goes_on() {
     const MESSAGE: usize = 1 << 20;
     const QUEUE: usize = 8 << 20;
     for &transport in Transport::ALL {

@@ -281,6 +281,11 @@ impl Peer {
         self.stream.tcp()
     }
 
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    pub(crate) fn stream_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
     // ---- the opening handshake ----
 
     pub(crate) fn read_request(&mut self) -> UpgradeRequest {
