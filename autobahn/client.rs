@@ -7,8 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
 use std::rc::Rc;
 use websockex::{
-    Context, Disconnect, DisconnectReason, Handler, HandlerResult, Message, Reactor, Reconnect,
-    ReconnectPolicy, Request, TlsConfig,
+    Context, Deflate, Disconnect, DisconnectReason, Handler, HandlerResult, Message, Reactor,
+    Reconnect, ReconnectPolicy, Request, TlsConfig,
 };
 
 /// What the command line says.
@@ -16,6 +16,7 @@ struct Arguments {
     url: String,
     agent: String,
     ca: Option<String>,
+    deflate: bool,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +37,7 @@ fn arguments() -> Result<Arguments, String> {
         url: "ws://127.0.0.1:9001".into(),
         agent: "websockex".into(),
         ca: None,
+        deflate: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -44,6 +46,7 @@ fn arguments() -> Result<Arguments, String> {
             "--url" => parsed.url = value()?,
             "--agent" => parsed.agent = value()?,
             "--ca" => parsed.ca = Some(value()?),
+            "--deflate" => parsed.deflate = true,
             _ => return Err(format!("unknown argument {name}")),
         }
     }
@@ -59,9 +62,13 @@ fn run(arguments: &Arguments) -> Result<u32, Box<dyn std::error::Error>> {
     let request = |path: String| -> Result<Request, websockex::Error> {
         let request =
             Request::new(format!("{}{path}", arguments.url))?.reconnect(ReconnectPolicy::never());
-        Ok(match &tls {
+        let request = match &tls {
             Some(tls) => request.tls(tls.clone()),
             None => request,
+        };
+        Ok(match arguments.deflate {
+            true => request.deflate(Deflate::new()),
+            false => request,
         })
     };
     let count = Rc::new(Cell::new(0));

@@ -10,7 +10,7 @@ use crate::protocol::frame::OpCode;
 use crate::protocol::handshake::Response;
 use crate::request::Request;
 use crate::session::life::Life;
-use crate::session::outbound::{Fragment, Output};
+use crate::session::outbound::{Compression, Fragment, Output};
 use crate::session::reason::DisconnectReason;
 use crate::session::timers::TimerId;
 use crate::trace::Level;
@@ -112,6 +112,13 @@ pub struct Disconnect<'a> {
     pub clean: bool,
     /// What [`Reconnect::ByPolicy`] would do: connect again after this time, or never.
     pub policy: Option<Duration>,
+}
+
+impl Disconnect<'_> {
+    /// Was the connection open, or was this an attempt to open it?
+    pub fn was_open(&self) -> bool {
+        self.attempt == 0
+    }
 }
 
 /// What comes after a disconnect.
@@ -275,9 +282,24 @@ impl Context<'_> {
     /// As [`send_text`](Self::send_text).
     #[inline]
     pub fn send(&mut self, message: Message<'_>) -> Result<(), SendError> {
+        self.send_with(message, Compression::BySize)
+    }
+
+    /// Sends a message, deflated or not as asked for. Without permessage-deflate it makes no
+    /// difference.
+    ///
+    /// # Errors
+    /// As [`send_text`](Self::send_text).
+    #[inline]
+    pub fn send_with(
+        &mut self,
+        message: Message<'_>,
+        compression: Compression,
+    ) -> Result<(), SendError> {
         let (opcode, payload) = (message.opcode(), message.as_bytes());
+        let callback = Some(self.life.callback);
         self.life
-            .send(&mut self.output, Some(self.life.callback), opcode, payload)
+            .send(&mut self.output, callback, compression, opcode, payload)
     }
 
     /// Sends one fragment of a message, all fragments of one kind (RFC 6455 §5.4). Control frames

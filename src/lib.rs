@@ -1,4 +1,82 @@
-//! A WebSocket client for very many feeds at once.
+//! A WebSocket client for programs that listen to very many feeds at once.
+//!
+//! One thread runs one [`Reactor`]; the reactor holds thousands of connections; bytes go from the
+//! socket to your [`Handler`] with no queue, no copy and no allocation in between.
+//!
+//! ```no_run
+//! use websockex::{Context, Handler, HandlerResult, Message, Open, Reactor};
+//!
+//! struct Trades {
+//!     seen: u64,
+//! }
+//!
+//! impl Handler for Trades {
+//!     fn on_open(&mut self, cx: &mut Context<'_>, _open: &Open<'_>) -> HandlerResult {
+//!         cx.send_text(r#"{"op":"subscribe","channel":"trades"}"#)?;
+//!         Ok(())
+//!     }
+//!
+//!     fn on_message(&mut self, _cx: &mut Context<'_>, message: Message<'_>) -> HandlerResult {
+//!         if let Message::Text(_json) = message {
+//!             self.seen += 1;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), websockex::Error> {
+//!     let mut reactor = Reactor::new()?;
+//!     reactor.connect("wss://stream.example.com/ws", Trades { seen: 0 })?;
+//!     reactor.run()
+//! }
+//! ```
+//!
+//! # The picture
+//!
+//! ```text
+//! IN   socket -> [tls: decrypt] -> frame decoder -> message (inflate, utf-8) -> Handler
+//! OUT  Handler -> Context -> [deflate] -> frame encoder (copy + mask in one pass)
+//!              -> out buffer -> [tls: encrypt] -> socket
+//! ```
+//!
+//! A floor imports only from lower ones; a test checks it.
+//!
+//! | floor | files | what it does |
+//! | --- | --- | --- |
+//! | 3 | `reactor/` | the poll loop, sockets, timers, look-ups, commands of other threads; the only user of mio |
+//! | 2 | `handler.rs`, `request.rs` | what a user implements, and what a user asks for |
+//! | 1 | `session/`, `tls.rs`, `error.rs` | the life of one connection, without sockets and clock; TLS, the only user of rustls |
+//! | 0 | [`protocol`], [`trace`] | RFC 6455 and RFC 7692, bytes in and events out; the ring of recorded events |
+//!
+//! # What to know
+//!
+//! - **Requests.** A URL is enough; a [`Request`] says the rest: headers, subprotocols, limits,
+//!   timeouts, TLS, compression, when to connect again.
+//! - **Callbacks.** [`Handler`] states their order, which is a contract. A handler that returns
+//!   `Err` or panics ends its own connection and no other.
+//! - **Other threads.** [`Remote`] connects, sends, casts, closes and shuts down from anywhere,
+//!   without ever waiting for the reactor.
+//! - **Errors.** A mistake in a request is told before any I/O; what happens to a connection its
+//!   handler is told, as a [`DisconnectReason`]; why something was not sent, as a [`SendError`].
+//! - **Security.** Peers are verified; switching that off takes a method with `danger` in its name.
+//!   Everything that comes from the network has a limit: the head of the handshake
+//!   ([`HandshakeLimits`]), frames and messages, inflated ones too ([`Limits`]). Memory grows with
+//!   what arrived, never with what a header declares.
+//! - **Seeing inside.** Lifecycle events of all connections are always recorded in a ring, frames
+//!   when asked for; [`ReactorBuilder::print_trace`] and [`Remote::print_trace`] print them as they
+//!   happen, [`trace`] has the rest.
+//!
+//! # Features
+//!
+//! | feature | default | what |
+//! | --- | --- | --- |
+//! | `aws-lc-rs` | yes | `wss://` through rustls with the aws-lc-rs provider (implies `tls`) |
+//! | `ring` | no | the same with the ring provider |
+//! | `tls` | (by the above) | rustls without a provider: the program installs one |
+//! | `deflate` | yes | permessage-deflate through zlib-rs; offered when a request asks for it |
+//! | `simdutf8` | yes | SIMD validation of text that is not ASCII |
+//!
+//! Without default features the crate depends on mio and getrandom, and on what these need.
 
 mod error;
 mod handler;
@@ -17,12 +95,14 @@ pub use handler::{
 };
 pub use protocol::close::CloseCode;
 pub use protocol::decoder::Limits;
+#[cfg(feature = "deflate")]
+pub use protocol::deflate::Deflate;
 pub use protocol::error::ProtocolError;
 pub use protocol::handshake::{HandshakeError, HandshakeLimits, Rejection, Response};
 pub use protocol::url::{Url, UrlError};
 pub use reactor::{OwnedMessage, Reactor, ReactorBuilder, Remote};
 pub use request::{IntoRequest, Request};
-pub use session::outbound::Fragment;
+pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
 pub use session::reason::DisconnectReason;
 pub use session::timers::TimerId;

@@ -2,6 +2,8 @@
 
 use crate::error::Error;
 use crate::protocol::decoder::Limits;
+#[cfg(feature = "deflate")]
+use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{self, HandshakeLimits};
 use crate::protocol::url::Url;
 use crate::session::policy::ReconnectPolicy;
@@ -60,7 +62,7 @@ impl Request {
 
     /// Can the opening handshake be written?
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        Ok(self.target.request_head().validate()?)
+        Ok(self.target.request_head(None).validate()?)
     }
 
     fn options(&mut self) -> &mut Options {
@@ -100,11 +102,44 @@ impl Request {
         Ok(self)
     }
 
+    /// Offers permessage-deflate (RFC 7692). Without this it is not offered; the server may decline.
+    ///
+    /// ```
+    /// use websockex::{Deflate, Request};
+    ///
+    /// # fn main() -> Result<(), websockex::Error> {
+    /// let deflate = Deflate::new().server_no_context_takeover();
+    /// let request = Request::new("wss://stream.example.com/ws")?.deflate(deflate);
+    /// # let _ = request;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(mut self, deflate: Deflate) -> Self {
+        self.options().deflate = Some(deflate);
+        self
+    }
+
     /// Uses this TLS configuration instead of the reactor's.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Follows up to `count` redirects in a row (status 301, 302, 303, 307 or 308 with a
+    /// `Location`); by default none, and the answer is an error like any other refusal. RFC 6455
+    /// §4.1 leaves it to the client: "The server might redirect the client using a 3xx status code
+    /// (but clients are not required to follow them)".
+    ///
+    /// A redirect from `wss` to `ws` is never followed. To another host, port or scheme, the headers
+    /// `Authorization`, `Cookie` and `Host` of this request and the userinfo of its URL do not go
+    /// along. Reconnects start again from the request's own URL.
+    #[must_use]
+    pub fn follow_redirects(mut self, count: u8) -> Self {
+        self.options().max_redirects = count;
         self
     }
 

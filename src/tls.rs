@@ -85,7 +85,9 @@ impl TlsConfigBuilder {
     /// [`Error::TlsConfig`]: the file cannot be read, or as
     /// [`root_certificates_pem`](Self::root_certificates_pem).
     pub fn root_certificates_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        let pem = std::fs::read(path).map_err(config_error)?;
+        let path = path.as_ref();
+        let unreadable = |error| config_error(format!("{}: {error}", path.display()));
+        let pem = std::fs::read(path).map_err(unreadable)?;
         self.root_certificates_pem(&pem)
     }
 
@@ -379,6 +381,8 @@ impl Tls {
         partial: &mut Buffer,
         outgoing: &mut Buffer,
     ) -> Result<(), Error> {
+        // A closure: the method itself would have one lifetime only, where any is asked for.
+        #[allow(clippy::redundant_closure_for_method_calls)]
         self.when_writable(partial, outgoing, |traffic, room| {
             traffic.queue_close_notify(room)
         })

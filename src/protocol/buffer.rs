@@ -116,22 +116,22 @@ impl Buffer {
 ///
 /// Invariant: everything up to `validated` went through `validator` without an error.
 #[derive(Default)]
-pub(super) struct MessageBuffer {
+pub(crate) struct MessageBuffer {
     bytes: Buffer,
     validator: Validator,
     validated: usize,
 }
 
 impl MessageBuffer {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.validator = Validator::new();
         self.validated = 0;
@@ -139,37 +139,37 @@ impl MessageBuffer {
 
     /// Room for bytes that are written straight into the message.
     #[inline]
-    pub(super) fn room(&mut self, length: usize) -> &mut [u8] {
+    pub(crate) fn room(&mut self, length: usize) -> &mut [u8] {
         self.bytes.room(length)
     }
 
     #[inline]
-    pub(super) fn advance(&mut self, length: usize) {
+    pub(crate) fn advance(&mut self, length: usize) {
         self.bytes.advance(length);
     }
 
     /// The bytes from `start` on, to be unmasked in place. Only what is not validated yet.
     #[inline]
-    pub(super) fn unvalidated_from(&mut self, start: usize) -> &mut [u8] {
+    pub(crate) fn unvalidated_from(&mut self, start: usize) -> &mut [u8] {
         assert!(start >= self.validated);
         &mut self.bytes.as_mut_slice()[start..]
     }
 
     /// Validates what came since the last call.
     #[inline]
-    pub(super) fn validate(&mut self) -> Result<(), InvalidUtf8> {
+    pub(crate) fn validate(&mut self) -> Result<(), InvalidUtf8> {
         self.validator
             .update(&self.bytes.as_slice()[self.validated..])?;
         self.validated = self.bytes.len();
         Ok(())
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 
     /// The whole message as text, with no second pass over what was validated while it arrived.
-    pub(super) fn as_str(&mut self) -> Result<&str, InvalidUtf8> {
+    pub(crate) fn as_str(&mut self) -> Result<&str, InvalidUtf8> {
         self.validate()?;
         self.validator.finish()?;
         // SAFETY: `validate` has passed all bytes, in order and each once, through the validator,

@@ -13,6 +13,7 @@
 use super::Role;
 use super::buffer::MessageBuffer;
 use super::close::CloseFrame;
+use super::deflate::{Agreed, Inflater};
 use super::error::ProtocolError;
 use super::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LENGTH, OpCode};
 use super::mask;
@@ -72,11 +73,25 @@ impl Observer for () {
 pub struct Decoder {
     /// What is incomplete. `None` between messages, when nothing is cut.
     assembly: Option<Box<Assembly>>,
-    role: Role,
-    /// No more frames: after a Close frame or an error.
-    ended: bool,
+    /// `None` after a Close frame or an error: there are no more frames.
+    role: Option<Role>,
     limits: Limits,
+    inflation: Inflation,
     error: Option<ProtocolError>,
+}
+
+/// How compressed messages are inflated (RFC 7692).
+enum Inflation {
+    /// The extension was not negotiated.
+    Off,
+    /// Each message by itself, with an inflater from the pool.
+    Shared,
+    /// With a window of its own, of 2^`bits` bytes, made when the first compressed message comes.
+    /// While such a message is under way, the inflater is with its assembly.
+    Own {
+        bits: u8,
+        inflater: Option<Box<Inflater>>,
+    },
 }
 
 /// An incomplete header, frame or message.
@@ -89,6 +104,8 @@ struct Assembly {
     /// The message under way: what its first frame said.
     kind: Option<MessageKind>,
     message: MessageBuffer,
+    /// Inflates the message under way; `None` if it is not compressed.
+    inflater: Option<Box<Inflater>>,
     control: [u8; MAX_CONTROL_PAYLOAD],
     control_length: usize,
     /// The message was handed out; the assembly is free at the next call.
@@ -114,12 +131,19 @@ pub struct Pool {
     // Boxed on purpose: a connection holds a thin pointer, and the box itself is what is reused.
     #[allow(clippy::vec_box)]
     free: Vec<Box<Assembly>>,
+    /// Inflaters that carry nothing over.
+    #[allow(clippy::vec_box)]
+    inflaters: Vec<Box<Inflater>>,
     retained: usize,
     max_retained: usize,
 }
 
 /// An assembly with a larger buffer is not kept: one large message must not hold its memory.
 const MAX_RETAINED_BUFFER: usize = 2 << 20;
+
+/// Inflaters kept: one serves all connections as long as their messages arrive whole; each message
+/// that is cut holds one until its rest has come.
+const MAX_RETAINED_INFLATERS: usize = 8;
 
 impl Default for Pool {
     /// Keeps at most 4 MiB of unused buffers.
@@ -133,6 +157,7 @@ impl Pool {
     pub const fn new(max_retained: usize) -> Self {
         Self {
             free: Vec::new(),
+            inflaters: Vec::new(),
             retained: 0,
             max_retained,
         }
@@ -141,6 +166,18 @@ impl Pool {
     /// Bytes of memory that lie unused in the pool.
     pub fn retained(&self) -> usize {
         self.retained
+    }
+
+    fn take_inflater(&mut self) -> Box<Inflater> {
+        self.inflaters
+            .pop()
+            .unwrap_or_else(|| Box::new(Inflater::without_context()))
+    }
+
+    fn give_inflater(&mut self, inflater: Box<Inflater>) {
+        if self.inflaters.len() < MAX_RETAINED_INFLATERS {
+            self.inflaters.push(inflater);
+        }
     }
 
     fn take(&mut self) -> Box<Assembly> {
@@ -169,6 +206,7 @@ impl Assembly {
             frame: None,
             kind: None,
             message: MessageBuffer::default(),
+            inflater: None,
             control: [0; MAX_CONTROL_PAYLOAD],
             control_length: 0,
             delivered: false,
@@ -184,6 +222,7 @@ impl Assembly {
         self.header_length = 0;
         self.frame = None;
         self.kind = None;
+        self.inflater = None;
         self.control_length = 0;
         self.delivered = false;
     }
@@ -220,6 +259,7 @@ impl Assembly {
         &mut self,
         frame: &mut PartialFrame,
         input: &mut &[u8],
+        limits: &Limits,
     ) -> Result<bool, ProtocolError> {
         let missing = frame.header.payload_length - frame.received;
         let length =
@@ -230,20 +270,79 @@ impl Assembly {
             let end = self.control_length + length;
             copy_unmasked(&mut self.control[self.control_length..end], payload, frame);
             self.control_length = end;
+        } else if self.inflater.is_some() {
+            self.inflate(payload, frame, limits)?;
         } else {
             let room = &mut self.message.room(length)[..length];
             copy_unmasked(room, payload, frame);
             self.message.advance(length);
-            if self.kind == Some(MessageKind::Text) {
-                // RFC 6455 §8.1; at once and not at the end, so that bad text ends the connection
-                // before all of it was received.
-                self.message
-                    .validate()
-                    .map_err(ProtocolError::InvalidUtf8)?;
-            }
+            self.validate_text()?;
         }
         frame.received += length as u64;
         Ok(frame.received == frame.header.payload_length)
+    }
+
+    /// Inflates the next piece of a frame's payload into the message.
+    fn inflate(
+        &mut self,
+        payload: &[u8],
+        frame: &PartialFrame,
+        limits: &Limits,
+    ) -> Result<(), ProtocolError> {
+        let Some(inflater) = &mut self.inflater else {
+            return Ok(());
+        };
+        match frame.header.mask {
+            None => inflater.inflate(payload, &mut self.message, limits.max_message)?,
+            Some(key) => {
+                let mut offset = frame.received;
+                for piece in payload.chunks(UNMASKED_PIECE) {
+                    let mut unmasked = [0; UNMASKED_PIECE];
+                    let unmasked = &mut unmasked[..piece.len()];
+                    mask::copy(unmasked, piece, rotated(key, offset));
+                    inflater.inflate(unmasked, &mut self.message, limits.max_message)?;
+                    offset += piece.len() as u64;
+                }
+            }
+        }
+        self.validate_text()
+    }
+
+    fn validate_text(&mut self) -> Result<(), ProtocolError> {
+        if self.kind == Some(MessageKind::Text) {
+            // RFC 6455 §8.1; at once and not at the end, so that bad text ends the connection
+            // before all of it was received.
+            self.message
+                .validate()
+                .map_err(ProtocolError::InvalidUtf8)?;
+        }
+        Ok(())
+    }
+
+    /// The last frame of a compressed message is complete.
+    fn finish_inflating(&mut self, limits: &Limits) -> Result<(), ProtocolError> {
+        match &mut self.inflater {
+            None => Ok(()),
+            Some(inflater) => {
+                inflater.finish(&mut self.message, limits.max_message)?;
+                self.validate_text()
+            }
+        }
+    }
+}
+
+/// A client's compressed payload is unmasked in pieces of this many bytes before it is inflated.
+const UNMASKED_PIECE: usize = 2048;
+
+impl Inflation {
+    /// An inflater for a message that begins.
+    fn begin(&mut self, pool: &mut Pool) -> Box<Inflater> {
+        match self {
+            Self::Own { bits, inflater } => inflater
+                .take()
+                .unwrap_or_else(|| Box::new(Inflater::with_context(*bits))),
+            Self::Shared | Self::Off => pool.take_inflater(),
+        }
     }
 }
 
@@ -266,11 +365,25 @@ impl Decoder {
     pub const fn new(role: Role, limits: Limits) -> Self {
         Self {
             assembly: None,
-            role,
-            ended: false,
+            role: Some(role),
             limits,
+            inflation: Inflation::Off,
             error: None,
         }
+    }
+
+    /// The same decoder, for messages that may be compressed as `agreed` (RFC 7692). The role of a
+    /// server inflates with what the client may use.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: &Agreed) -> Self {
+        self.inflation = match (self.role, agreed.server_context_takeover) {
+            (Some(Role::Client), true) => Inflation::Own {
+                bits: agreed.server_window_bits,
+                inflater: None,
+            },
+            _ => Inflation::Shared,
+        };
+        self
     }
 
     /// Decodes the next event from `input`, which is moved behind what was taken.
@@ -290,36 +403,23 @@ impl Decoder {
         if self.assembly.is_some() {
             self.recycle(pool);
         }
-        if self.assembly.is_none() && !self.ended && self.role == Role::Client {
-            let bytes = *input;
-            if let Some((header, start)) = FrameHeader::parse(bytes).map_err(|e| self.fail(e))?
-                && header.mask.is_none()
-                && !header.rsv1
-                && header.payload_length <= self.limits.max_frame.min(self.limits.max_message)
-                && header.payload_length <= (bytes.len() - start) as u64
-            {
-                // The conversion is exact: the payload lies in `bytes`.
-                #[allow(clippy::cast_possible_truncation)]
-                let end = start + header.payload_length as usize;
-                match (header.opcode, header.fin) {
-                    (OpCode::Text, true) => {
-                        let payload = &bytes[start..end];
-                        *input = &bytes[end..];
-                        observer.frame(&header, payload);
-                        return match utf8::validate(payload) {
-                            Ok(text) => Ok(Some(Event::Text(text))),
-                            Err(error) => Err(self.fail(ProtocolError::InvalidUtf8(error))),
-                        };
-                    }
-                    (OpCode::Binary, true) => {
-                        let payload = &bytes[start..end];
-                        *input = &bytes[end..];
-                        observer.frame(&header, payload);
-                        return Ok(Some(Event::Binary(payload)));
-                    }
-                    _ => {}
-                }
-            }
+        let bytes = *input;
+        if self.assembly.is_none()
+            && self.role == Some(Role::Client)
+            && let Some((header, start, length)) = FrameHeader::parse_whole_message(bytes)
+            && header.payload_length <= self.limits.max_frame
+            && header.payload_length <= self.limits.max_message
+            && let Some((payload, rest)) = bytes[start..].split_at_checked(length)
+        {
+            *input = rest;
+            observer.frame(&header, payload);
+            return match header.opcode {
+                OpCode::Text => match utf8::validate(payload) {
+                    Ok(text) => Ok(Some(Event::Text(text))),
+                    Err(error) => Err(self.fail(ProtocolError::InvalidUtf8(error))),
+                },
+                _ => Ok(Some(Event::Binary(payload))),
+            };
         }
         self.decode_any(input, pool, observer)
     }
@@ -334,11 +434,11 @@ impl Decoder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        if self.ended {
+        let Some(role) = self.role else {
             *input = &[];
             return Ok(None);
-        }
-        match self.advance(input, pool, observer) {
+        };
+        match self.advance(role, input, pool, observer) {
             Ok(None) => {
                 if self.assembly.as_ref().is_some_and(|a| a.is_idle()) {
                     pool.give(self.assembly.take().expect("is some"));
@@ -359,6 +459,12 @@ impl Decoder {
             assembly.delivered = false;
             assembly.message.clear();
             assembly.kind = None;
+            if let Some(used) = assembly.inflater.take() {
+                match &mut self.inflation {
+                    Inflation::Own { inflater, .. } => *inflater = Some(used),
+                    Inflation::Shared | Inflation::Off => pool.give_inflater(used),
+                }
+            }
         }
         if assembly.frame.is_none() {
             // A control frame that was handed out.
@@ -370,7 +476,7 @@ impl Decoder {
     }
 
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
-        self.ended = true;
+        self.role = None;
         self.error = Some(error);
         error
     }
@@ -378,11 +484,13 @@ impl Decoder {
     /// Takes input until a frame that ends an event is complete; returns its header.
     fn advance(
         &mut self,
+        role: Role,
         input: &mut &[u8],
         pool: &mut Pool,
         observer: &mut impl Observer,
     ) -> Result<Option<FrameHeader>, ProtocolError> {
-        let (role, limits) = (self.role, self.limits);
+        let limits = self.limits;
+        let deflate = !matches!(self.inflation, Inflation::Off);
         loop {
             if input.is_empty() && self.assembly.is_none() {
                 return Ok(None);
@@ -393,7 +501,7 @@ impl Decoder {
                 None => match assembly.take_header(input)? {
                     None => return Ok(None),
                     Some(header) => {
-                        check(&header, role, &limits, assembly)?;
+                        check(&header, role, &limits, deflate, assembly)?;
                         let length = header.payload_length.min(input.len() as u64);
                         // Exact: not more than `input` has.
                         #[allow(clippy::cast_possible_truncation)]
@@ -403,6 +511,9 @@ impl Decoder {
                             OpCode::Binary => assembly.kind = Some(MessageKind::Binary),
                             _ => {}
                         }
+                        if header.rsv1 {
+                            assembly.inflater = Some(self.inflation.begin(pool));
+                        }
                         PartialFrame {
                             header,
                             received: 0,
@@ -410,11 +521,14 @@ impl Decoder {
                     }
                 },
             };
-            if !assembly.take_payload(&mut frame, input)? {
+            if !assembly.take_payload(&mut frame, input, &limits)? {
                 assembly.frame = Some(frame);
                 return Ok(None);
             }
             if frame.header.fin {
+                if !frame.header.opcode.is_control() {
+                    assembly.finish_inflating(&limits)?;
+                }
                 return Ok(Some(frame.header));
             }
         }
@@ -427,12 +541,12 @@ impl Decoder {
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'_>>, ProtocolError> {
         if header.opcode == OpCode::Close {
-            self.ended = true;
+            self.role = None;
         }
         let Self {
             assembly,
             error,
-            ended,
+            role,
             ..
         } = self;
         let assembly = assembly.as_mut().expect("a frame was just taken into it");
@@ -462,7 +576,7 @@ impl Decoder {
             }
         };
         event.map(Some).inspect_err(|first| {
-            *ended = true;
+            *role = None;
             *error = Some(*first);
         })
     }
@@ -473,7 +587,7 @@ impl Decoder {
     pub fn room(&mut self) -> Option<&mut [u8]> {
         let assembly = self.assembly.as_mut()?;
         let frame = assembly.frame.as_ref()?;
-        if self.ended || frame.header.opcode.is_control() {
+        if self.role.is_none() || frame.header.opcode.is_control() || assembly.inflater.is_some() {
             return None;
         }
         let missing = frame.header.payload_length - frame.received;
@@ -531,6 +645,7 @@ fn check(
     header: &FrameHeader,
     role: Role,
     limits: &Limits,
+    deflate: bool,
     assembly: &Assembly,
 ) -> Result<(), ProtocolError> {
     // RFC 6455 §5.1: "A client MUST close a connection if it detects a masked frame." and "The
@@ -541,7 +656,9 @@ fn check(
         _ => {}
     }
     // RFC 6455 §5.2: RSV1 "MUST be 0 unless an extension is negotiated that defines meanings".
-    if header.rsv1 {
+    // RFC 7692 §6.1: it is set on the first frame of a compressed message and on no other.
+    let first = matches!(header.opcode, OpCode::Text | OpCode::Binary);
+    if header.rsv1 && !(deflate && first) {
         return Err(ProtocolError::ReservedBits(4));
     }
     let length = header.payload_length;

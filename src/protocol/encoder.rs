@@ -35,13 +35,36 @@ impl<'p> FrameWriter<'p> {
         key: MaskKey,
         out: &mut Buffer,
     ) -> Self {
+        let header = (fin, false, opcode);
+        Self::begin_with(role, header, payload, key, out)
+    }
+
+    /// The same for a whole message whose payload is deflated (RFC 7692 §6.1: RSV1 is set).
+    pub fn begin_deflated(
+        role: Role,
+        opcode: OpCode,
+        payload: &'p [u8],
+        key: MaskKey,
+        out: &mut Buffer,
+    ) -> Self {
+        Self::begin_with(role, (true, true, opcode), payload, key, out)
+    }
+
+    #[inline]
+    fn begin_with(
+        role: Role,
+        (fin, rsv1, opcode): (bool, bool, OpCode),
+        payload: &'p [u8],
+        key: MaskKey,
+        out: &mut Buffer,
+    ) -> Self {
         let mask = match role {
             Role::Client => Some(key),
             Role::Server => None,
         };
         let header = FrameHeader {
             fin,
-            rsv1: false,
+            rsv1,
             opcode,
             mask,
             payload_length: payload.len() as u64,
@@ -100,7 +123,7 @@ mod tests {
     fn round_trips_through_the_other_role() {
         for (from, to) in [(Role::Client, Role::Server), (Role::Server, Role::Client)] {
             for length in [0, 1, 125, 126, 65_535, 65_536, PIECE + 3, 2 * PIECE] {
-                let payload: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+                let payload: Vec<u8> = (0..=250).cycle().take(length).collect();
                 let mut out = Buffer::new();
                 let key = [1, 2, 3, 4];
                 encode(from, true, OpCode::Binary, &payload, key, &mut out);

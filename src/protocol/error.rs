@@ -45,6 +45,10 @@ pub enum ProtocolError {
     ForbiddenCloseCode(CloseCode),
     /// Text that is not UTF-8.
     InvalidUtf8(InvalidUtf8),
+    /// A compressed message that is no DEFLATE stream.
+    InvalidDeflate,
+    /// A compressed message whose DEFLATE stream breaks off.
+    TruncatedDeflate,
     /// A frame longer than the limit.
     FrameTooLarge {
         /// What the header declares, in bytes.
@@ -52,7 +56,7 @@ pub enum ProtocolError {
         /// What is allowed, in bytes.
         limit: u64,
     },
-    /// A message longer than the limit.
+    /// A message, inflated if it is compressed, longer than the limit.
     MessageTooLarge {
         /// What has arrived or is declared so far, in bytes.
         length: u64,
@@ -68,7 +72,9 @@ impl ProtocolError {
             Self::ReservedBits(_)
             | Self::ReservedOpCode(_)
             | Self::NonMinimalLength
-            | Self::LengthOverflow => Blame::Malformed,
+            | Self::LengthOverflow
+            | Self::InvalidDeflate
+            | Self::TruncatedDeflate => Blame::Malformed,
             Self::FrameTooLarge { .. } | Self::MessageTooLarge { .. } => Blame::Limit,
             _ => Blame::Misbehaviour,
         }
@@ -78,7 +84,9 @@ impl ProtocolError {
     pub fn close_code(&self) -> CloseCode {
         match self {
             // "has received data within a message that was not consistent with the type"
-            Self::InvalidUtf8(_) => CloseCode::INVALID_DATA,
+            Self::InvalidUtf8(_) | Self::InvalidDeflate | Self::TruncatedDeflate => {
+                CloseCode::INVALID_DATA
+            }
             // "has received a message that is too big for it to process"
             Self::FrameTooLarge { .. } | Self::MessageTooLarge { .. } => CloseCode::TOO_BIG,
             _ => CloseCode::PROTOCOL_ERROR,
@@ -125,6 +133,12 @@ impl fmt::Display for ProtocolError {
                 "close code {code} must not be sent (RFC 6455 section 7.4.1)"
             ),
             Self::InvalidUtf8(error) => write!(f, "{error} (RFC 6455 section 8.1)"),
+            Self::InvalidDeflate => {
+                f.write_str("a compressed message is no DEFLATE stream (RFC 7692 section 7.2.2)")
+            }
+            Self::TruncatedDeflate => {
+                f.write_str("a compressed message breaks off (RFC 7692 section 7.2.2)")
+            }
             Self::FrameTooLarge { length, limit } => {
                 write!(f, "a frame of {length} bytes is over the limit of {limit}")
             }

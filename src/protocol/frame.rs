@@ -19,6 +19,8 @@ const MASK: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
+const WHOLE_TEXT: u8 = FIN | OpCode::Text as u8;
+const WHOLE_BINARY: u8 = FIN | OpCode::Binary as u8;
 
 /// What a frame is (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +139,36 @@ impl FrameHeader {
         Ok(Some((header, position)))
     }
 
+    /// The header of a whole data message, unmasked and shorter than 64 KiB, if `bytes` begin with
+    /// one, with its own length and that of the payload. A feed consists of these, and a few
+    /// comparisons tell them. `None` says only that [`parse`](Self::parse) has to look.
+    #[inline]
+    pub(super) fn parse_whole_message(bytes: &[u8]) -> Option<(Self, usize, usize)> {
+        let &[first, second, high, low] = bytes.first_chunk()?;
+        let opcode = match first {
+            WHOLE_TEXT => OpCode::Text,
+            WHOLE_BINARY => OpCode::Binary,
+            _ => return None,
+        };
+        let (length, position) = if second < LENGTH_16 {
+            (u16::from(second), 2)
+        } else {
+            let length = u16::from_be_bytes([high, low]);
+            if second != LENGTH_16 || length < u16::from(LENGTH_16) {
+                return None;
+            }
+            (length, 4)
+        };
+        let header = Self {
+            fin: true,
+            rsv1: false,
+            opcode,
+            mask: None,
+            payload_length: u64::from(length),
+        };
+        Some((header, position, usize::from(length)))
+    }
+
     /// Writes the header into `out`, in the shortest form, and returns its length.
     #[inline]
     pub fn encode(&self, out: &mut [u8; MAX_HEADER_LENGTH]) -> usize {
@@ -214,6 +246,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Whatever the short way accepts, the long way reads the same.
+    #[test]
+    fn the_short_way_agrees_with_the_long_one() {
+        let mut accepted = 0;
+        for first in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                for length in [0_u16, 1, 125, 126, 127, 255, 256, 65_535] {
+                    let [high, low] = length.to_be_bytes();
+                    let bytes = [first, second, high, low, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+                    let short = FrameHeader::parse_whole_message(&bytes);
+                    if let Some((header, position, payload_length)) = short {
+                        assert_eq!(FrameHeader::parse(&bytes), Ok(Some((header, position))));
+                        assert_eq!(payload_length as u64, header.payload_length);
+                        accepted += 1;
+                    }
+                    assert_eq!(FrameHeader::parse_whole_message(&bytes[..3]), None);
+                }
+            }
+        }
+        // Text and binary: 126 lengths in the short form, of the long form the five from 126 on.
+        assert_eq!(accepted, 2 * (126 * 8 + 5));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod base64;
 pub mod buffer;
 pub mod close;
 pub mod decoder;
+pub mod deflate;
 pub mod encoder;
 pub mod error;
 pub mod frame;

@@ -209,6 +209,16 @@ impl Url {
         Some(&self.text[usize::from(self.path_end)..]).filter(|value| !value.is_empty())
     }
 
+    /// The same URL with the credentials of `other`.
+    pub(crate) fn with_authorization_of(&self, other: &Self) -> Self {
+        let shown = &self.text[..usize::from(self.path_end)];
+        let credentials = &other.text[usize::from(other.path_end)..];
+        Self {
+            text: [shown, credentials].concat().into(),
+            ..self.clone()
+        }
+    }
+
     fn authority_start(&self) -> usize {
         self.scheme.as_str().len() + "://".len()
     }

@@ -10,12 +10,14 @@ use crate::error::Error;
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
+use crate::session::outbound::Compression;
 use crate::session::reason::DisconnectReason;
 use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
 #[cfg(feature = "tls")]
 use crate::tls::{Tls, TlsConfig};
-use crate::trace::event::Event;
+use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 use std::any::Any;
@@ -33,7 +35,6 @@ pub(super) struct Connection {
     pub(super) token: Token,
     /// The entry in the timers that counts.
     pub(super) armed: Option<Time>,
-    published: Availability,
     /// On the ready list: there is more to read than a turn's share.
     pub(super) ready: bool,
     /// The look-up whose answer is awaited.
@@ -69,11 +70,11 @@ impl Connection {
                 casts: Vec::new(),
                 batch: false,
                 peer: None,
+                published: Availability::NotOpen,
             },
             link: None,
             token: super::NO_TOKEN,
             armed: None,
-            published: Availability::NotOpen,
             ready: false,
             lookup: 0,
             #[cfg(feature = "tls")]
@@ -85,14 +86,11 @@ impl Connection {
         &mut self.core.session.life
     }
 
-    /// The poll reported the socket; `ended`: the peer's side of it has ended, or failed.
-    pub(super) fn handle_event(
-        &mut self,
-        shared: &mut Shared,
-        readable: bool,
-        writable: bool,
-        ended: bool,
-    ) {
+    /// The poll reported the socket.
+    pub(super) fn handle_event(&mut self, shared: &mut Shared, event: &Event) {
+        let ended = event.is_read_closed() || event.is_error();
+        let readable = event.is_readable() || ended;
+        let writable = event.is_writable() || event.is_error();
         if self.life().stage == Stage::Connecting && !self.handle_connecting(shared) {
             return;
         }
@@ -117,7 +115,7 @@ impl Connection {
             let (mut output, _) = shared.turn.split(None);
             self.life()
                 .record(&mut output, Kind::HandlerTimerFired, |time, id| {
-                    Event::handler_timer_fired(time, id, timer.0)
+                    TraceEvent::handler_timer_fired(time, id, timer.0)
                 });
             self.call(shared, Callback::OnTimer, |handler, cx| {
                 handler.on_timer(cx, timer)
@@ -152,10 +150,10 @@ impl Connection {
         };
         self.with_output(shared, |life, output| {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
-            if let Err(error) = life.send(output, None, opcode, payload) {
+            if let Err(error) = life.send(output, None, Compression::BySize, opcode, payload) {
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
-                    Event::send_dropped(time, id, opcode as u8, length, error)
+                    TraceEvent::send_dropped(time, id, opcode as u8, length, error)
                 });
             }
         });
@@ -463,7 +461,7 @@ impl Connection {
             Err(error) => {
                 let (mut output, _) = shared.turn.split(None);
                 self.life().fail(&mut output, error);
-                return Ok(More::Drained);
+                return Ok(More::Perhaps);
             }
         };
         let rest = &incoming[received.consumed..];
@@ -495,9 +493,9 @@ impl Connection {
         self.life()
             .record(&mut output, Kind::TlsEstablished, |time, id| {
                 if resumed {
-                    Event::tls_resumed(time, id, version, suite)
+                    TraceEvent::tls_resumed(time, id, version, suite)
                 } else {
-                    Event::tls_established(time, id, version, suite)
+                    TraceEvent::tls_established(time, id, version, suite)
                 }
             });
         self.begin_upgrade(shared);
@@ -514,15 +512,8 @@ impl Connection {
             self.drop_link(shared);
             return Fate::Ended;
         }
-        let availability = match life.stage {
-            Stage::Open => Availability::Open,
-            Stage::Closing | Stage::Closed | Stage::Failing => Availability::Closing,
-            _ => Availability::NotOpen,
-        };
-        if availability != self.published {
-            self.published = availability;
-            shared.central.slots().publish(self.core.id, availability);
-        }
+        self.core.publish(&shared.central);
+        let life = &self.core.session.life;
         // What is due at once has the next turn, after the others had this one: a handler that arms
         // a timer without delay again and again, or a server that refuses at once, would keep it.
         let soonest = shared.turn.now.after(Duration::from_nanos(1));
@@ -577,6 +568,10 @@ impl Connection {
     fn finish(&mut self, shared: &mut Shared) {
         self.drop_link(shared);
         let life = &mut self.core.session.life;
+        let (mut output, _) = shared.turn.split(None);
+        if life.follow_redirect(&mut output) {
+            return;
+        }
         let reason = life.take_reason();
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;

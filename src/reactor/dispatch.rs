@@ -2,6 +2,8 @@
 //! connection and nothing else.
 
 use super::Turn;
+use super::remote::Central;
+use super::slots::Availability;
 use crate::error::Error;
 use crate::handler::{
     ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
@@ -28,6 +30,8 @@ pub(super) struct Core {
     /// Messages were delivered since the last `on_batch_end`.
     pub(super) batch: bool,
     pub(super) peer: Option<SocketAddr>,
+    /// What other threads were told last.
+    pub(super) published: Availability,
 }
 
 /// What a callback, or everything between two reads, came to: `Err` of a panic, or the result.
@@ -55,6 +59,22 @@ impl Core {
         input: &[u8],
     ) -> Result<(), Error> {
         let mut input = input;
+        let mut wire = wire;
+        let mut opened = None;
+        if let Inbound::Upgrading(handshake) = &mut self.session.inbound {
+            let received = handshake.receive(input).map_err(Error::Handshake)?;
+            input = &input[received.consumed..];
+            let Some(response) = received.response else {
+                return Ok(());
+            };
+            let attempts = self.session.life.attempt;
+            let (mut output, _) = turn.split(reborrow(&mut wire));
+            let Session { inbound, life } = &mut self.session;
+            *inbound = life.handle_upgraded(&mut output, &response)?;
+            // Before the handler knows: whomever it tells may send at once.
+            self.publish(&turn.central);
+            opened = Some((response, attempts));
+        }
         let Session { inbound, life } = &mut self.session;
         let (output, pool) = turn.split(wire);
         let mut cx = Context {
@@ -62,14 +82,7 @@ impl Core {
             life,
             output,
         };
-        if let Inbound::Upgrading(handshake) = inbound {
-            let received = handshake.receive(input).map_err(Error::Handshake)?;
-            input = &input[received.consumed..];
-            let Some(response) = received.response else {
-                return Ok(());
-            };
-            let attempts = cx.life.attempt;
-            *inbound = cx.life.handle_upgraded(&mut cx.output, &response);
+        if let Some((response, attempts)) = opened {
             cx.life.callback = Callback::OnOpen;
             let open = Open {
                 epoch: cx.life.epoch,
@@ -94,10 +107,8 @@ impl Core {
         loop {
             let mut observer = FrameTrace {
                 trace: cx.output.trace,
-                level: cx.life.level,
-                time: cx.output.now.nanoseconds(),
-                connection: self.id.0,
-                name: cx.life.name(),
+                life: cx.life,
+                now: cx.output.now,
             };
             let result = match decoder.decode(&mut input, pool, &mut observer) {
                 Ok(Some(Event::Text(text))) => {
@@ -126,6 +137,19 @@ impl Core {
                 Err(error) => return Err(Error::Protocol(error)),
             };
             result.map_err(Error::Handler)?;
+        }
+    }
+
+    /// Tells other threads how far the connection has come, if that has changed.
+    pub(super) fn publish(&mut self, central: &Central) {
+        let availability = match self.session.life.stage {
+            Stage::Open => Availability::Open,
+            Stage::Closing | Stage::Closed | Stage::Failing => Availability::Closing,
+            _ => Availability::NotOpen,
+        };
+        if availability != self.published {
+            self.published = availability;
+            central.slots().publish(self.id, availability);
         }
     }
 

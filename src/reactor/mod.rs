@@ -28,6 +28,7 @@ use crate::handler::{ConnectionId, Handler};
 use crate::protocol::buffer::Buffer;
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
+use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
 use crate::session::{Entropy, Output, Time, Wire};
 #[cfg(feature = "tls")]
@@ -123,6 +124,7 @@ struct Shared {
 
 /// What a connection's turn works with.
 struct Turn {
+    central: Arc<Central>,
     start: Instant,
     /// Read from the clock once per turn.
     now: Time,
@@ -131,6 +133,7 @@ struct Turn {
     entropy: Entropy,
     trace: Recorder,
     pool: Pool,
+    deflaters: Deflaters,
 }
 
 impl Turn {
@@ -148,6 +151,7 @@ impl Turn {
             frames: &mut self.frames,
             entropy: &mut self.entropy,
             trace: &mut self.trace,
+            deflaters: &mut self.deflaters,
             wire: wire.map(|wire| wire as &mut dyn Wire),
         };
         (output, &mut self.pool)
@@ -273,12 +277,14 @@ impl ReactorBuilder {
         let central = Arc::new(Central::new(waker, self.command_capacity));
         let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
         let turn = Turn {
+            central: Arc::clone(&central),
             start: Instant::now(),
             now: Time::ZERO,
             frames: Buffer::new(),
             entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
             trace: Recorder::new(self.trace_capacity, self.print_trace),
             pool: Pool::default(),
+            deflaters: Deflaters::default(),
         };
         let shared = Shared {
             registry: poll.registry().try_clone().map_err(Error::Reactor)?,
@@ -447,10 +453,7 @@ impl Reactor {
             if connection.token != event.token() {
                 continue;
             }
-            let ended = event.is_read_closed() || event.is_error();
-            let readable = event.is_readable() || ended;
-            let writable = event.is_writable() || event.is_error();
-            connection.handle_event(shared, readable, writable, ended);
+            connection.handle_event(shared, event);
             if connection.settle(shared) == Fate::Ended {
                 remove(connections, shared, index);
             }
@@ -503,7 +506,7 @@ impl Reactor {
                 self.insert(id, request, handler);
                 if self.shared.is_shutting_down() {
                     self.with(id, |connection, shared| {
-                        connection.close(shared, GOING_AWAY)
+                        connection.close(shared, GOING_AWAY);
                     });
                 }
             }

@@ -6,13 +6,15 @@
 use super::options::Target;
 use super::outbound::{Output, WaitingPong};
 use super::reason::DisconnectReason;
+use super::redirect;
 use super::timers::Timers;
 use super::{Inbound, Time};
 use crate::error::{Error, Stage as ErrorStage};
 use crate::protocol::Role;
 use crate::protocol::decoder::Decoder;
+use crate::protocol::deflate::Agreed;
 use crate::protocol::frame::OpCode;
-use crate::protocol::handshake::{ClientHandshake, HandshakeError, Response};
+use crate::protocol::handshake::{ClientHandshake, HandshakeError, Misbehaviour, Response};
 use crate::protocol::url::Host;
 use crate::trace::event::Event;
 use crate::trace::kind::{self, Callback, Kind, Level};
@@ -78,8 +80,14 @@ pub(crate) struct Life {
     /// When the stage has taken too long, or the back-off is over.
     pub(super) deadline: Option<Time>,
     pub(super) pong: Option<Box<WaitingPong>>,
+    /// What was negotiated of permessage-deflate.
+    pub(super) deflate: Option<Agreed>,
     pub(crate) timers: Timers,
     pub(crate) target: Target,
+    /// The request's own target, while a redirect is followed.
+    redirected_from: Option<Box<Target>>,
+    /// Redirects followed in this attempt.
+    redirects: u8,
     connecting: Option<Box<Connecting>>,
     /// Why the connection ends, once that is known.
     pub(super) ending: Option<Box<DisconnectReason>>,
@@ -109,8 +117,11 @@ impl Life {
             queued: 0,
             deadline: Some(now),
             pong: None,
+            deflate: None,
             timers: Timers::default(),
             target,
+            redirected_from: None,
+            redirects: 0,
             connecting: None,
             ending: None,
             clean: false,
@@ -155,7 +166,9 @@ impl Life {
 
     /// Begins an attempt to connect.
     pub(crate) fn begin_attempt(&mut self, output: &mut Output<'_>) -> Step {
-        self.attempt = self.attempt.saturating_add(1);
+        if self.redirects == 0 {
+            self.attempt = self.attempt.saturating_add(1);
+        }
         self.clean = false;
         self.sending = None;
         self.queued = 0;
@@ -264,7 +277,8 @@ impl Life {
     pub(crate) fn begin_upgrade(&mut self, output: &mut Output<'_>) -> Result<Inbound, Error> {
         self.stage = Stage::Upgrading;
         let Target { url, options } = &self.target;
-        let head = self.target.request_head();
+        let offer = options.deflate.map(|deflate| deflate.offer());
+        let head = self.target.request_head(offer.as_deref());
         let mut request = Vec::with_capacity(512);
         let nonce = output.entropy.take();
         let limits = options.handshake_limits;
@@ -278,13 +292,25 @@ impl Life {
     }
 
     /// The opening handshake is done: frames from here on.
+    ///
+    /// # Errors
+    /// An answer to the offer of permessage-deflate that does not fit it.
     pub(crate) fn handle_upgraded(
         &mut self,
         output: &mut Output<'_>,
         response: &Response,
-    ) -> Inbound {
+    ) -> Result<Inbound, Error> {
+        let options = &self.target.options;
+        let decoder = Decoder::new(Role::Client, options.limits);
+        self.deflate = match &options.deflate {
+            None => None,
+            Some(offer) => offer
+                .accept(response.extensions())
+                .map_err(|error| Error::Handshake(Misbehaviour::Deflate(error).into()))?,
+        };
         self.stage = Stage::Open;
         self.deadline = None;
+        self.redirects = 0;
         self.attempt = 0;
         self.epoch += 1;
         let (epoch, agreed) = (self.epoch, response.subprotocol().unwrap_or(""));
@@ -297,7 +323,10 @@ impl Life {
                 Event::reconnected(time, id, epoch, agreed)
             });
         }
-        Inbound::Open(Decoder::new(Role::Client, self.target.options.limits))
+        Ok(Inbound::Open(match &self.deflate {
+            None => decoder,
+            Some(agreed) => decoder.with_deflate(agreed),
+        }))
     }
 
     /// The peer ended its side of the TCP connection.
@@ -425,6 +454,38 @@ impl Life {
             );
             self.end_with(reason);
         }
+    }
+
+    /// After an attempt that the server has redirected: the next one goes there, at once and without
+    /// asking the handler. False if there was no redirect, or none that may be followed.
+    pub(crate) fn follow_redirect(&mut self, output: &mut Output<'_>) -> bool {
+        let next = match self.ending.as_deref() {
+            Some(DisconnectReason::ConnectFailed(Error::Handshake(HandshakeError::Rejected(
+                rejection,
+            )))) if self.redirects < self.target.options.max_redirects => {
+                redirect::follow(&self.target, rejection)
+            }
+            _ => None,
+        };
+        let Some(next) = next else {
+            self.redirects = 0;
+            if let Some(target) = self.redirected_from.take() {
+                self.target = *target;
+            }
+            return false;
+        };
+        self.redirects += 1;
+        let url = next.url.clone();
+        let from = std::mem::replace(&mut self.target, next);
+        self.redirected_from.get_or_insert_with(|| Box::new(from));
+        self.ending = None;
+        self.stage = Stage::BackOff;
+        self.deadline = Some(output.now);
+        self.record(output, Kind::ReconnectScheduled, |time, id| {
+            let server = format_args!("redirected to {}", url.host_header());
+            Event::reconnect_scheduled(time, id, 0, server)
+        });
+        true
     }
 
     /// Why it ended. The reactor has dropped the TCP connection.

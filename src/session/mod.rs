@@ -11,7 +11,7 @@
 //! - [`closing`]: the closing handshake, and giving up.
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
 //! - [`inbound`]: which parser reads the bytes now.
-//! - [`policy`]: when to connect again.
+//! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod closing;
 pub(crate) mod entropy;
@@ -21,6 +21,7 @@ pub(crate) mod options;
 pub(crate) mod outbound;
 pub(crate) mod policy;
 pub(crate) mod reason;
+mod redirect;
 pub(crate) mod time;
 pub(crate) mod timers;
 

@@ -2,6 +2,7 @@
 
 use super::policy::ReconnectPolicy;
 use crate::protocol::decoder::Limits;
+use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{HandshakeLimits, RequestHead};
 use crate::protocol::url::Url;
 use crate::trace::Level;
@@ -17,13 +18,13 @@ pub(crate) struct Target {
 
 impl Target {
     /// What goes into the opening handshake.
-    pub(crate) fn request_head(&self) -> RequestHead<'_> {
+    pub(crate) fn request_head<'a>(&'a self, extensions: Option<&'a str>) -> RequestHead<'a> {
         RequestHead {
             url: &self.url,
             headers: &self.options.headers,
             subprotocols: &self.options.subprotocols,
             origin: self.options.origin.as_deref(),
-            extensions: None,
+            extensions,
         }
     }
 }
@@ -40,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) handshake_limits: HandshakeLimits,
     pub(crate) max_queued: usize,
+    pub(crate) deflate: Option<Deflate>,
+    pub(crate) max_redirects: u8,
     pub(crate) reconnect: ReconnectPolicy,
     /// `None`: what the reactor was built with.
     pub(crate) level: Option<Level>,
@@ -64,6 +67,8 @@ impl Default for Options {
             limits: Limits::default(),
             handshake_limits: HandshakeLimits::default(),
             max_queued: 64 << 20,
+            deflate: None,
+            max_redirects: 0,
             reconnect: ReconnectPolicy::default(),
             level: None,
             name: None,
@@ -84,6 +89,8 @@ impl std::fmt::Debug for Options {
             .field("close_timeout", &self.close_timeout)
             .field("limits", &self.limits)
             .field("max_queued", &self.max_queued)
+            .field("deflate", &self.deflate)
+            .field("max_redirects", &self.max_redirects)
             .field("reconnect", &self.reconnect)
             .field("level", &self.level)
             .field("name", &self.name)

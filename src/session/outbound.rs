@@ -10,6 +10,7 @@ use super::{Entropy, Time};
 use crate::error::SendError;
 use crate::protocol::Role;
 use crate::protocol::buffer::Buffer;
+use crate::protocol::deflate::Deflaters;
 use crate::protocol::encoder::{FrameWriter, PIECE};
 use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, OpCode};
 use crate::trace::event::{Event, Frame};
@@ -31,6 +32,7 @@ pub(crate) struct Output<'a> {
     pub(crate) frames: &'a mut Buffer,
     pub(crate) entropy: &'a mut Entropy,
     pub(crate) trace: &'a mut Recorder,
+    pub(crate) deflaters: &'a mut Deflaters,
     /// Absent while the TLS layer is lent to the inbound side; frames then wait in `frames`.
     pub(crate) wire: Option<&'a mut dyn Wire>,
 }
@@ -42,6 +44,18 @@ pub(super) struct WaitingPong {
     payload: [u8; MAX_CONTROL_PAYLOAD],
     /// `None` when no pong waits; the memory is kept.
     length: Option<u8>,
+}
+
+/// Is a message to be deflated, where permessage-deflate was negotiated?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// If it is at least as long as [`Deflate::compress_from`](crate::Deflate::compress_from) says.
+    #[default]
+    BySize,
+    /// Yes, unless that makes it longer.
+    Always,
+    /// No.
+    Never,
 }
 
 /// Which part of a fragmented message a piece is (RFC 6455 §5.4).
@@ -62,6 +76,7 @@ impl Life {
         &mut self,
         output: &mut Output<'_>,
         callback: Option<Callback>,
+        compression: Compression,
         opcode: OpCode,
         payload: &[u8],
     ) -> Result<(), SendError> {
@@ -69,8 +84,62 @@ impl Life {
         if self.sending.is_some() {
             return Err(SendError::FragmentOrder);
         }
-        self.write_frame(output, callback, true, opcode, payload);
+        if self.deflate.is_none()
+            || !self.write_deflated(output, callback, compression, opcode, payload)
+        {
+            self.write_frame(output, callback, true, opcode, payload);
+        }
         Ok(())
+    }
+
+    /// Deflates a message into the turn's output; false if it had better go as it is.
+    fn write_deflated(
+        &mut self,
+        output: &mut Output<'_>,
+        callback: Option<Callback>,
+        compression: Compression,
+        opcode: OpCode,
+        payload: &[u8],
+    ) -> bool {
+        let Some(agreed) = self.deflate else {
+            return false;
+        };
+        let wanted = match compression {
+            Compression::Always => true,
+            Compression::Never => false,
+            Compression::BySize => agreed.threshold.is_some_and(|least| payload.len() >= least),
+        };
+        if !wanted {
+            return false;
+        }
+        let Output {
+            now,
+            frames,
+            entropy,
+            trace,
+            deflaters,
+            ..
+        } = &mut *output;
+        let Some(deflated) = deflaters.deflate(&agreed, payload) else {
+            return false;
+        };
+        let key = entropy.take();
+        let mut frame = FrameWriter::begin_deflated(Role::Client, opcode, deflated, key, frames);
+        while frame.write_piece(frames) {}
+        if self.level.records(Kind::FrameSent) {
+            let frame = Frame {
+                opcode: opcode as u8,
+                fin: true,
+                compressed: true,
+                length: deflated.len() as u64,
+                payload: self.level.shown(deflated),
+            };
+            self.trace_frame(trace, *now, callback, frame);
+        }
+        if output.frames.len() >= PIECE {
+            self.pass_on(output);
+        }
+        true
     }
 
     /// Sends a piece of a message.
@@ -178,7 +247,14 @@ impl Life {
         payload: &[u8],
     ) {
         if self.level.records(Kind::FrameSent) {
-            self.trace_frame(output, callback, fin, opcode, payload);
+            let frame = Frame {
+                opcode: opcode as u8,
+                fin,
+                compressed: false,
+                length: payload.len() as u64,
+                payload: self.level.shown(payload),
+            };
+            self.trace_frame(output.trace, output.now, callback, frame);
         }
         let key = output.entropy.take();
         let mut frame = FrameWriter::begin(Role::Client, fin, opcode, payload, key, output.frames);
@@ -206,28 +282,17 @@ impl Life {
 
     #[cold]
     fn trace_frame(
-        &mut self,
-        output: &mut Output<'_>,
+        &self,
+        trace: &mut Recorder,
+        now: Time,
         callback: Option<Callback>,
-        fin: bool,
-        opcode: OpCode,
-        payload: &[u8],
+        frame: Frame<'_>,
     ) {
-        let frame = Frame {
-            opcode: opcode as u8,
-            fin,
-            compressed: false,
-            length: payload.len() as u64,
-            payload: self.level.shown(payload),
-        };
+        let time = now.nanoseconds();
         if let Some(callback) = callback {
-            self.record(output, Kind::Replying, |time, id| {
-                Event::replying(time, id, callback, frame)
-            });
+            trace.record(Event::replying(time, self.id, callback, frame), self.name());
         }
-        self.record(output, Kind::FrameSent, |time, id| {
-            Event::frame_sent(time, id, frame)
-        });
+        trace.record(Event::frame_sent(time, self.id, frame), self.name());
     }
 
     /// Keeps the newest pong, and only that (pitfall 5).

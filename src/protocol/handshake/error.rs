@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::ExtensionError;
+use crate::protocol::deflate::AnswerError;
 use crate::protocol::http::{HeadError, HeadLimit, Headers, MalformedHead};
 
 /// Why a handshake failed. The connection is of no more use; the first error sticks.
@@ -70,6 +71,8 @@ pub enum Misbehaviour {
     ExtensionsRepeated,
     /// `Sec-WebSocket-Extensions` does not follow its grammar.
     ExtensionsMalformed(ExtensionError),
+    /// The answer to the offer of permessage-deflate is not acceptable.
+    Deflate(AnswerError),
     /// A request with another method than GET.
     MethodNotGet,
     /// A request without `Host`, or with more than one.
@@ -164,6 +167,7 @@ impl fmt::Display for Misbehaviour {
             Self::ExtensionsMalformed(error) => {
                 return write!(f, "Sec-WebSocket-Extensions is malformed: {error} (RFC 6455 §9.1)");
             }
+            Self::Deflate(error) => return write!(f, "{error} (RFC 7692 §7.1)"),
             Self::MethodNotGet => "the request's method is not GET (RFC 6455 §4.2.1)",
             Self::HostMissing => "the request does not have one Host header (RFC 6455 §4.2.1)",
             Self::KeyInvalid => {

@@ -1,0 +1,87 @@
+//! Frame headers, parsed and written, in all length forms; beside a walk that checks nothing.
+
+#[path = "support/frames.rs"]
+mod frames;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use websockex::protocol::frame::{FrameHeader, MAX_HEADER_LENGTH, OpCode};
+
+/// Headers per run; few enough that all of them lie in the nearest cache.
+const HEADERS: usize = 1024;
+
+/// (name, the payload lengths that the headers declare in turn).
+const FORMS: [(&str, &[u64]); 4] = [
+    ("7_bit", &[128 - 3]),
+    ("16_bit", &[128]),
+    ("64_bit", &[1 << 20]),
+    ("mixed", &[125, 1000, 40, 180, 70_000, 125, 126, 3]),
+];
+
+fn headers(lengths: &[u64]) -> Vec<FrameHeader> {
+    let header = |&payload_length| FrameHeader {
+        fin: true,
+        rsv1: false,
+        opcode: OpCode::Text,
+        mask: None,
+        payload_length,
+    };
+    lengths.iter().map(header).cycle().take(HEADERS).collect()
+}
+
+fn parse(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame/parse");
+    group.throughput(Throughput::Elements(HEADERS as u64));
+    for (name, lengths) in FORMS {
+        // Back to back, without the payloads.
+        let mut bytes = Vec::new();
+        for header in headers(lengths) {
+            let mut out = [0; MAX_HEADER_LENGTH];
+            let length = header.encode(&mut out);
+            bytes.extend_from_slice(&out[..length]);
+        }
+        group.bench_function(BenchmarkId::new("walk", name), |bencher| {
+            bencher.iter(|| {
+                let (mut rest, mut total) = (black_box(bytes.as_slice()), 0);
+                while let Some((header, payload)) = frames::header(rest) {
+                    total += payload;
+                    rest = &rest[header..];
+                }
+                total
+            });
+        });
+        group.bench_function(BenchmarkId::new("parse", name), |bencher| {
+            bencher.iter(|| {
+                let (mut rest, mut total) = (black_box(bytes.as_slice()), 0);
+                while let Ok(Some((header, length))) = FrameHeader::parse(rest) {
+                    total += header.payload_length;
+                    rest = &rest[length..];
+                }
+                total
+            });
+        });
+    }
+    group.finish();
+}
+
+fn encode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame/encode");
+    group.throughput(Throughput::Elements(HEADERS as u64));
+    for (name, lengths) in FORMS {
+        let headers = headers(lengths);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut out = [0; MAX_HEADER_LENGTH];
+                let mut total = 0;
+                for header in black_box(headers.as_slice()) {
+                    total += header.encode(black_box(&mut out));
+                }
+                total
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parse, encode);
+criterion_main!(benches);

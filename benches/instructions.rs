@@ -1,0 +1,212 @@
+//! Instructions per message on the receive path, counted and not timed: the same on every run and on
+//! every machine of one architecture, however busy it is.
+//!
+//! Needs valgrind: `cargo bench --bench instructions`. The program runs itself under callgrind, for
+//! each workload with few rounds and with many, and divides the difference by the messages between
+//! them, so that nothing of start-up is in the figure. valgrind has no AVX-512, so these are the
+//! AVX2 paths.
+
+#[path = "support/frames.rs"]
+mod frames;
+#[path = "support/server.rs"]
+mod server;
+
+use frames::TRADE;
+use std::cell::Cell;
+use std::error::Error;
+use std::hint::black_box;
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Command;
+use std::rc::Rc;
+use std::thread;
+use websockex::protocol::Role;
+use websockex::protocol::buffer::Buffer;
+use websockex::protocol::decoder::{Decoder, Event, Limits, Pool};
+use websockex::protocol::encoder;
+use websockex::protocol::frame::OpCode;
+use websockex::{Context, Handler, HandlerResult, Message, Reactor};
+
+const RECEIVE_BUFFER: usize = 128 * 1024;
+const FEW: u32 = 1;
+const MANY: u32 = 21;
+
+/// One way through a buffer: `walk` and `walk_utf8` are the floors, `decode` is the decoder with a
+/// callback behind it as the reactor has one, and `reactor` is everything, over loopback. The other
+/// end of that is counted too, but it only writes the whole buffer at once.
+const WAYS: [&str; 4] = ["walk", "walk_utf8", "decode", "reactor"];
+const WORKLOADS: [&str; 4] = ["text_128", "binary_128", "text_32", "fragments_4x256"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let first = arguments.next().unwrap_or_default();
+    if first == "--run" {
+        let mut next = || arguments.next().ok_or("way, workload, rounds");
+        let (way, workload, rounds) = (next()?, next()?, next()?.parse()?);
+        return run(&way, &workload, rounds);
+    }
+    // Cargo says `--bench` when it is to be measured, and not when it is only to be tested.
+    let measured = first == "--bench" && arguments.all(|argument| argument != "--test");
+    for workload in WORKLOADS {
+        for way in WAYS {
+            if !measured {
+                run(way, workload, FEW)?;
+                continue;
+            }
+            let instructions = count(way, workload, MANY)? - count(way, workload, FEW)?;
+            let messages = messages_in(&buffer(workload)) * u64::from(MANY - FEW);
+            let each = instructions as f64 / messages as f64;
+            println!("{workload:>16}  {way:<10} {each:8.1} instructions/message");
+        }
+    }
+    Ok(())
+}
+
+/// Instructions of a whole run.
+fn count(way: &str, workload: &str, rounds: u32) -> Result<u64, Box<dyn Error>> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe()?)
+        .args(["--run", way, workload, &rounds.to_string()])
+        .output()
+        .map_err(|error| format!("valgrind does not run: {error}"))?;
+    let report = String::from_utf8(output.stderr)?;
+    let collected = report
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
+    let (_, count) = collected.ok_or_else(|| format!("no count in: {report}"))?;
+    Ok(count.trim().parse()?)
+}
+
+fn buffer(workload: &str) -> Vec<u8> {
+    let kilobyte = TRADE.repeat(8);
+    let mut message = Buffer::new();
+    let mut add = |fin, opcode, payload: &str| {
+        let payload = payload.as_bytes();
+        encoder::encode(Role::Server, fin, opcode, payload, [0; 4], &mut message);
+    };
+    match workload {
+        "text_128" => add(true, OpCode::Text, TRADE),
+        "text_32" => add(true, OpCode::Text, &TRADE[..32]),
+        "binary_128" => add(true, OpCode::Binary, TRADE),
+        "fragments_4x256" => {
+            add(false, OpCode::Text, &kilobyte[..256]);
+            add(false, OpCode::Continuation, &kilobyte[256..512]);
+            add(false, OpCode::Continuation, &kilobyte[512..768]);
+            add(true, OpCode::Continuation, &kilobyte[768..]);
+        }
+        other => panic!("unknown workload {other}"),
+    }
+    frames::fill(RECEIVE_BUFFER, &[message.as_slice().to_vec()])
+}
+
+fn messages_in(bytes: &[u8]) -> u64 {
+    let mut messages = 0;
+    frames::walk(bytes, |first, _| messages += u64::from(first >> 7));
+    messages
+}
+
+/// A handler behind a pointer, as in the reactor.
+trait Callback {
+    fn on_message(&mut self, message: &[u8]) -> Result<(), Box<dyn Error>>;
+}
+
+struct Count(u64);
+
+impl Callback for Count {
+    fn on_message(&mut self, message: &[u8]) -> Result<(), Box<dyn Error>> {
+        self.0 += message.len() as u64;
+        Ok(())
+    }
+}
+
+fn run(way: &str, workload: &str, rounds: u32) -> Result<(), Box<dyn Error>> {
+    let bytes = buffer(workload);
+    if way == "reactor" {
+        return reactor(bytes, rounds);
+    }
+    let mut total = 0;
+    for _ in 0..rounds {
+        let bytes = black_box(bytes.as_slice());
+        total += match way {
+            "walk" => walk(bytes),
+            "walk_utf8" => walk_utf8(bytes),
+            "decode" => decode(bytes),
+            other => return Err(format!("unknown way {other}").into()),
+        };
+    }
+    black_box(total);
+    Ok(())
+}
+
+#[inline(never)]
+fn walk(bytes: &[u8]) -> u64 {
+    let mut total = 0;
+    frames::walk(bytes, |_, payload| total += payload.len() as u64);
+    total
+}
+
+#[inline(never)]
+fn walk_utf8(bytes: &[u8]) -> u64 {
+    let mut total = 0;
+    frames::walk(bytes, |first, payload| {
+        #[cfg(feature = "simdutf8")]
+        let is_text = |payload| simdutf8::basic::from_utf8(payload).is_ok();
+        #[cfg(not(feature = "simdutf8"))]
+        let is_text = |payload| std::str::from_utf8(payload).is_ok();
+        if first & 0xf != 1 || is_text(payload) {
+            total += payload.len() as u64;
+        }
+    });
+    total
+}
+
+#[inline(never)]
+fn decode(bytes: &[u8]) -> u64 {
+    let mut decoder = Decoder::new(Role::Client, Limits::default());
+    let mut pool = Pool::default();
+    let mut count = Count(0);
+    let callback: &mut dyn Callback = black_box(&mut count);
+    let mut input = bytes;
+    while let Some(event) = decoder
+        .decode(&mut input, &mut pool, &mut ())
+        .expect("the frames are good")
+    {
+        let message = match event {
+            Event::Text(text) => text.as_bytes(),
+            Event::Binary(bytes) => bytes,
+            _ => continue,
+        };
+        callback.on_message(message).expect("it only counts");
+    }
+    count.0
+}
+
+#[derive(Clone, Default)]
+struct Sum(Rc<Cell<u64>>);
+
+impl Handler for Sum {
+    fn on_message(&mut self, _: &mut Context<'_>, message: Message<'_>) -> HandlerResult {
+        self.0.set(self.0.get() + message.as_bytes().len() as u64);
+        Ok(())
+    }
+}
+
+fn reactor(bytes: Vec<u8>, rounds: u32) -> Result<(), Box<dyn Error>> {
+    let expected = walk(&bytes) * u64::from(rounds);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("ws://{}/", listener.local_addr()?);
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        server::upgrade(&mut stream)?;
+        (0..rounds).try_for_each(|_| stream.write_all(&bytes))
+    });
+    let mut reactor = Reactor::new()?;
+    let sum = Sum::default();
+    reactor.connect(url, sum.clone())?;
+    while sum.0.get() < expected {
+        reactor.turn(None)?;
+    }
+    server.join().expect("the server does not panic")?;
+    Ok(())
+}
