@@ -298,6 +298,14 @@ impl Connection {
             }
             return;
         }
+        // Refused before any I/O, unless a handler has asked for it with `Reconnect::To`, or a
+        // server with a redirect. What is meant for TLS must never be written without.
+        #[cfg(not(feature = "tls"))]
+        if self.core.session.life.target.url.is_secure() {
+            let (mut output, _) = shared.turn.split(None);
+            self.life().fail(&mut output, Error::TlsUnavailable);
+            return;
+        }
         self.begin_upgrade(shared);
     }
 
