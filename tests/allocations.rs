@@ -9,6 +9,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use std::time::Duration;
 use websockex::protocol::handshake::{Answer, HandshakeLimits, ServerHandshake};
 use websockex::trace::Level;
@@ -89,21 +94,12 @@ impl Pair {
         reactor
             .connect(format!("ws://{address}/"), handler)
             .expect("a request");
-        let mut turn = || reactor.turn(Some(Duration::from_secs(30))).expect("a turn");
+        let mut turn = || reactor.turn(Some(PATIENCE)).expect("a turn");
         turn();
         let (mut peer, _) = listener.accept().expect("it connects");
         turn();
         peer.set_nodelay(true).expect("a socket");
-        let mut handshake = ServerHandshake::new(HandshakeLimits::default());
-        let mut head = [0; 4096];
-        let length = peer.read(&mut head).expect("the request");
-        let received = handshake.receive(&head[..length]).expect("a request");
-        let request = received.request.expect("a whole one");
-        let mut answer = Vec::new();
-        request
-            .write_response(&Answer::default(), &mut answer)
-            .expect("an answer");
-        peer.write_all(&answer).expect("it is taken");
+        accept(&mut peer);
         turn();
         Self { reactor, peer }
     }
@@ -112,13 +108,26 @@ impl Pair {
     fn round(&mut self, pieces: &[&[u8]]) {
         for piece in pieces {
             self.peer.write_all(piece).expect("it is taken");
-            self.reactor
-                .turn(Some(Duration::from_secs(30)))
-                .expect("a turn");
+            self.reactor.turn(Some(PATIENCE)).expect("a turn");
         }
         let mut back = [0; 64 * 1024];
         assert!(self.peer.read(&mut back).expect("a reply") > 0);
     }
+}
+
+/// The server's side of the opening handshake.
+fn accept(peer: &mut (impl Read + Write)) {
+    let mut handshake = ServerHandshake::new(HandshakeLimits::default());
+    let mut head = [0; 4096];
+    let length = peer.read(&mut head).expect("the request");
+    let received = handshake.receive(&head[..length]).expect("a request");
+    let request = received.request.expect("a whole one");
+    let mut answer = Vec::new();
+    request
+        .write_response(&Answer::default(), &mut answer)
+        .expect("an answer");
+    peer.write_all(&answer).expect("it is taken");
+    peer.flush().expect("it is taken");
 }
 
 /// An unmasked frame; the length in its two-byte form from 126 on.
@@ -136,6 +145,8 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// How long a turn waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Rounds before counting: buffers grow to their sizes, pools fill.
 const WARM_UP: usize = 20;
 /// Rounds that are counted; more than the entropy that is bought at a time lasts for.
@@ -205,6 +216,77 @@ fn messages_cut_by_reads_allocate_nothing() {
 fn tracing_every_payload_allocates_nothing() {
     let text = frame(0x81, b"{\"stream\":\"trade\"}");
     assert_allocation_free(Level::Payload, &[&text]);
+}
+
+/// Over TLS this crate allocates nothing either; what is counted is rustls', which takes and gives
+/// each record in a vector of its own.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+#[test]
+fn over_tls_allocations_are_those_of_the_records() {
+    let name = "localhost".to_owned();
+    let made = rcgen::generate_simple_self_signed(vec![name]).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.expect("a key"))
+        .expect("a configuration");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let server = std::thread::spawn(move || {
+        let (peer, _) = listener.accept().expect("it connects");
+        peer.set_nodelay(true).expect("a socket");
+        let tls = rustls::ServerConnection::new(Arc::new(config)).expect("a configuration");
+        let mut peer = rustls::StreamOwned::new(tls, peer);
+        accept(&mut peer);
+        peer
+    });
+    let tls = websockex::TlsConfig::builder()
+        .root_certificates_pem(made.cert.pem().as_bytes())
+        .and_then(websockex::TlsConfigBuilder::build)
+        .expect("a configuration");
+    let mut reactor = Reactor::builder().tls(tls).build().expect("a reactor");
+    let opened = Arc::new(AtomicBool::new(false));
+    let handler = Opened(Arc::clone(&opened));
+    let url = format!("wss://localhost:{port}/");
+    reactor.connect(url, handler).expect("a request");
+    while !opened.load(Ordering::Acquire) {
+        reactor.turn(Some(PATIENCE)).expect("a turn");
+    }
+    let mut peer = server.join().expect("a handshake");
+    let text = frame(0x81, b"{\"stream\":\"trade\"}");
+    let mut count = 0;
+    for round in 0..WARM_UP + ROUNDS {
+        peer.write_all(&text).expect("it is taken");
+        peer.flush().expect("it is taken");
+        let counted = allocations(|| reactor.turn(Some(PATIENCE)).expect("a turn"));
+        if round >= WARM_UP {
+            count += counted;
+        }
+        let mut back = [0; 1024];
+        assert!(peer.read(&mut back).expect("a reply") > 0);
+    }
+    let each = count as f64 / ROUNDS as f64;
+    println!("{each} allocations for a record in and a record out");
+    assert!(each <= 4.0, "{each}");
+}
+
+/// Says when it is open.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+struct Opened(Arc<AtomicBool>);
+
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+impl Handler for Opened {
+    fn on_open(&mut self, _: &mut Context<'_>, _: &websockex::Open<'_>) -> HandlerResult {
+        self.0.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, message: Message<'_>) -> HandlerResult {
+        Ok(cx.send(message)?)
+    }
 }
 
 /// Moves its timer with every message, as a watchdog does.

@@ -444,3 +444,48 @@ fn an_unfinished_handshake_message_is_no_trouble_at_the_end() {
     let late = Fault::Timeout(websockex::Stage::Upgrade);
     assert_eq!(log.only_lost().why, Why::ConnectFailed(late));
 }
+
+/// A server that is not trusted is told so before the connection ends.
+#[test]
+fn a_server_that_is_not_trusted_learns_why() {
+    let config = pki::server_config_for(&Authority::new().issue(&["localhost"]));
+    let (told, learnt) = channel();
+    let server = Server::start_raw(Transport::Tls, move |_, mut stream| {
+        let mut tls = ServerConnection::new(Arc::clone(&config)).expect("a configuration");
+        let error = loop {
+            match tls.complete_io(&mut stream) {
+                Ok(_) => assert!(tls.is_handshaking(), "it must not succeed"),
+                Err(error) => break error,
+            }
+        };
+        told.send(error.to_string()).expect("the test listens");
+    });
+    let mut rig = Rig::new();
+    let log = try_once(&mut rig, server.request());
+    assert!(matches!(
+        log.only_lost().why,
+        Why::ConnectFailed(Fault::Tls(_))
+    ));
+    let learnt = learnt.recv().expect("the server saw something");
+    assert!(learnt.contains("fatal alert"), "{learnt}");
+}
+
+/// A handshake message in so many tiny records that no buffer would hold it: an error, and no end of
+/// the stream that nobody has sent, and no loop.
+#[test]
+fn a_handshake_message_in_tiny_records_is_refused() {
+    let server = Server::start_raw(Transport::Tls, |_, mut stream| {
+        // A ServerHello that declares 65,280 bytes, one byte in each record.
+        let message = [2, 0, 0xff, 0].into_iter().chain(std::iter::repeat(0));
+        let records: Vec<u8> = message
+            .take(20_000)
+            .flat_map(|byte| [22, 3, 3, 0, 1, byte])
+            .collect();
+        // It may be cut off before all of it is sent.
+        let _ = stream.write_all(&records);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut rig = Rig::with(Reactor::builder().receive_buffer(0));
+    let log = try_once(&mut rig, server.request());
+    assert_untrusted(&log, "a handshake message is too long");
+}
