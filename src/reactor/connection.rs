@@ -326,6 +326,14 @@ impl Connection {
             }
             return;
         }
+        // Refused before any I/O, unless a handler has asked for it with `Reconnect::To`, or a
+        // server with a redirect. What is meant for TLS must never be written without.
+        #[cfg(not(feature = "tls"))]
+        if self.core.session.life.target.url.is_secure() {
+            let (mut output, _) = shared.turn.split(None);
+            self.life().fail(&mut output, Error::TlsUnavailable);
+            return;
+        }
         self.begin_upgrade(shared);
     }
 
@@ -350,7 +358,7 @@ impl Connection {
             .as_mut()
             .expect("TLS begins on a connected socket");
         link.tls = Some(Box::new(tls));
-        link.decrypt(&mut [], &mut shared.spare, |_| true)?;
+        link.decrypt(&mut [], &mut shared.spare, |_| {})?;
         Ok(())
     }
 
@@ -471,6 +479,13 @@ impl Connection {
         let start = link.partial.len();
         buffer[..start].copy_from_slice(link.partial.as_slice());
         let asked = buffer.len() - start;
+        if asked == 0 {
+            // A handshake message in so many small records that it does not fit.
+            let error = Error::Tls("a handshake message is too long".into());
+            let (mut output, _) = shared.turn.split(None);
+            self.life().fail(&mut output, error);
+            return Ok(More::Drained);
+        }
         let length = link.read(None, &mut buffer[start..])?;
         if length == 0 {
             return Ok(More::Ended);
@@ -480,7 +495,6 @@ impl Connection {
         let (core, turn) = (&mut self.core, &mut shared.turn);
         let received = link.decrypt(incoming, &mut shared.spare, |plain| {
             core.deliver(turn, None, plain);
-            core.wants_more()
         });
         let received = match received {
             Ok(received) => received,

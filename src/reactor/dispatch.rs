@@ -52,12 +52,6 @@ impl Core {
         self.conclude(turn, wire, outcome);
     }
 
-    /// Does anything that arrives still matter?
-    #[cfg(feature = "tls")]
-    pub(super) fn wants_more(&self) -> bool {
-        !matches!(self.session.inbound, Inbound::Nobody)
-    }
-
     fn drain(
         &mut self,
         turn: &mut Turn,

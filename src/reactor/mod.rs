@@ -58,10 +58,11 @@ const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
 
-/// The shared receive buffer, in bytes. TLS needs room for a whole record, which is 16 KiB and a
-/// bit; beyond that, size saves system calls until the second-level cache is full.
+/// The shared receive buffer, in bytes. TLS needs room for a whole handshake message with its
+/// records, which may have 64 KiB (a long chain of certificates) and a bit; beyond that, size saves
+/// system calls until the second-level cache is full.
 const RECEIVE_BUFFER: usize = 128 * 1024;
-const LEAST_RECEIVE_BUFFER: usize = 32 * 1024;
+const LEAST_RECEIVE_BUFFER: usize = 80 * 1024;
 
 /// Events that the trace keeps.
 const TRACE_CAPACITY: usize = 4096;
@@ -245,7 +246,7 @@ impl ReactorBuilder {
     }
 
     /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
-    /// 32 KiB at least.
+    /// 80 KiB at least.
     #[must_use]
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
         self.receive_buffer = bytes.max(LEAST_RECEIVE_BUFFER);
