@@ -4,6 +4,7 @@
 //! to its own connection through [`Context`], directly: what it sends goes into the output buffer
 //! of the turn, and leaves with everything else of that turn in one write.
 
+use crate::error::DisconnectReason;
 use crate::error::{BoxError, SendError};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::frame::OpCode;
@@ -12,7 +13,6 @@ use crate::request::Request;
 use crate::session::life::Life;
 use crate::session::outbound::{Compression, Fragment, Output};
 use crate::session::reach::StageTimes;
-use crate::session::reason::DisconnectReason;
 use crate::session::timers::TimerId;
 use crate::trace::Level;
 use std::any::Any;

@@ -88,7 +88,7 @@ mod session;
 mod tls;
 pub mod trace;
 
-pub use error::{BoxError, Error, SendError, Stage};
+pub use error::{BoxError, DisconnectReason, Error, PolicyError, SendError, Stage, Watch};
 pub use handler::{
     ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
     Termination,
@@ -100,14 +100,13 @@ pub use protocol::deflate::Deflate;
 pub use protocol::error::ProtocolError;
 pub use protocol::handshake::{HandshakeError, HandshakeLimits, Rejection, Response};
 pub use protocol::url::{Url, UrlError};
-pub use reactor::{OwnedMessage, Reactor, ReactorBuilder, Remote};
+pub use reactor::{Client, OwnedMessage, Reactor, ReactorBuilder, Remote};
 pub use request::{IntoRequest, Request};
-pub use session::liveness::Watch;
 pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
-pub use session::policy::{PolicyError, ReconnectPolicy};
+pub use session::policy::ReconnectPolicy;
 pub use session::reach::StageTimes;
-pub use session::reason::DisconnectReason;
+pub use session::supervision::{Restart, Supervision};
 pub use session::timers::TimerId;
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsConfigBuilder};

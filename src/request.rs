@@ -1,6 +1,7 @@
 //! What to connect to, and how: built by the user, checked before any I/O.
 
 use crate::error::Error;
+use crate::error::PolicyError;
 use crate::protocol::decoder::Limits;
 #[cfg(feature = "deflate")]
 use crate::protocol::deflate::Deflate;
@@ -8,7 +9,7 @@ use crate::protocol::handshake::{self, HandshakeLimits};
 use crate::protocol::url::Url;
 use crate::session::liveness::Beat;
 use crate::session::options::SocketOptions;
-use crate::session::policy::{PolicyError, ReconnectPolicy};
+use crate::session::policy::ReconnectPolicy;
 use crate::session::{Options, Target};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
@@ -323,7 +324,27 @@ impl Request {
         self
     }
 
-    /// A name for the trace.
+    /// Ends [`Reactor::run`](crate::Reactor::run) with [`Error::Ended`] when this connection ends for
+    /// good in any way but a close from this side, or one of the peer's with 1000 or 1001. The other
+    /// connections are still there then.
+    #[must_use]
+    pub fn linked(mut self) -> Self {
+        self.options().linked = true;
+        self
+    }
+
+    /// Gives a first attempt that fails to whoever waits for the connection, instead of to
+    /// [`on_disconnect`](crate::Handler::on_disconnect): [`Client::connect`](crate::Client::connect)
+    /// returns the error and the connection ends. Without this it is the policy's business like any
+    /// other failure, and `Client::connect` waits until the connection is open, or has ended.
+    #[must_use]
+    pub fn fail_first(mut self) -> Self {
+        self.options().fail_first = true;
+        self
+    }
+
+    /// A name for the trace, and for [`Remote::find`](crate::Remote::find). No two connections of a
+    /// reactor have the same.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options().name = Some(name.into());

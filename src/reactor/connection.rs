@@ -1,14 +1,15 @@
 //! One connection's turn: what the poll, a timer or a command said, carried out on its socket, its
 //! session and its handler, and then settled: written, re-armed, published, or ended.
 
-use super::Shared;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire, More};
-use super::remote::OwnedMessage;
+use super::remote::{OwnedMessage, Written};
 use super::resolver::Waiter;
 use super::slots::Availability;
 use super::socket;
-use crate::error::Error;
+use super::{Shared, Supervisor};
+use crate::error::DisconnectReason;
+use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
@@ -41,6 +42,9 @@ pub(super) struct Connection {
     paused: bool,
     /// On the ready list: there is more to read than a turn's share.
     pub(super) ready: bool,
+    /// Who waits until all output is written.
+    unwritten: Vec<Written>,
+    pub(super) supervisor: Option<Box<Supervisor>>,
     /// The look-up whose answer is awaited.
     lookup: u64,
     #[cfg(feature = "tls")]
@@ -75,6 +79,7 @@ impl Connection {
                 batch: false,
                 peer: None,
                 published: Availability::NotOpen,
+                opened: None,
             },
             link: None,
             racing: Vec::new(),
@@ -82,6 +87,8 @@ impl Connection {
             armed: None,
             paused: false,
             ready: false,
+            unwritten: Vec::new(),
+            supervisor: None,
             lookup: 0,
             #[cfg(feature = "tls")]
             tls: request.tls,
@@ -159,20 +166,38 @@ impl Connection {
 
     /// Another thread sends. It was told that the connection is open; if that is no longer true,
     /// the trace says what became of the message.
-    pub(super) fn send(&mut self, shared: &mut Shared, message: &OwnedMessage) {
+    pub(super) fn send(
+        &mut self,
+        shared: &mut Shared,
+        message: &OwnedMessage,
+        written: Option<Written>,
+    ) {
         let message = match message {
             OwnedMessage::Text(text) => Message::Text(text),
             OwnedMessage::Binary(bytes) => Message::Binary(bytes),
         };
+        let mut result = Ok(());
         self.with_output(shared, |life, output| {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
-            if let Err(error) = life.send(output, None, Compression::BySize, opcode, payload) {
+            result = life.send(output, None, Compression::BySize, opcode, payload);
+            if let Err(error) = result {
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
                     TraceEvent::send_dropped(time, id, opcode as u8, length, error)
                 });
             }
         });
+        match (written, result) {
+            (None, _) => {}
+            // Who does not wait any more need not know.
+            (Some(written), Err(error)) => drop(written.try_send(Err(error))),
+            (Some(written), Ok(())) => self.unwritten.push(written),
+        }
+    }
+
+    /// Stops or resumes reading.
+    pub(super) fn pause(&mut self, shared: &mut Shared, paused: bool) {
+        self.with_output(shared, |life, output| life.pause(output, paused));
     }
 
     /// Another thread casts.
@@ -593,6 +618,11 @@ impl Connection {
             // What falls to the low mark here was never reported as high: it is the same turn.
             life.handle_queued(&mut output, queued);
         }
+        if queued == 0 {
+            for written in self.unwritten.drain(..) {
+                let _ = written.try_send(Ok(()));
+            }
+        }
         if life.stage == Stage::Failing {
             link.end();
         }
@@ -612,6 +642,10 @@ impl Connection {
             link.close_notify(&mut shared.spare);
             let _ = shared.registry.deregister(&mut link.stream);
         }
+        // What was not written by now never will be.
+        for written in self.unwritten.drain(..) {
+            let _ = written.try_send(Err(SendError::Gone));
+        }
         self.core.session.inbound = Inbound::Nobody;
         self.token = super::NO_TOKEN;
     }
@@ -628,6 +662,13 @@ impl Connection {
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;
         let by_policy = life.policy_delay(&reason, &mut shared.turn.entropy);
+        let to_the_caller = life.epoch == 0
+            && life.target.options.fail_first
+            && matches!(reason, DisconnectReason::ConnectFailed(_));
+        if to_the_caller {
+            life.plan_end(reason);
+            return;
+        }
         let last = reason.is_handler_failure() || shared.is_shutting_down();
         let policy = if last { None } else { by_policy };
         let decision = self.core.on_disconnect(&mut shared.turn, &reason, policy);
@@ -658,7 +699,10 @@ impl Connection {
     }
 
     /// The last callback; the connection is no more.
-    pub(super) fn terminate(self, shared: &mut Shared) {
-        self.core.terminate(&mut shared.turn);
+    pub(super) fn terminate(
+        self,
+        shared: &mut Shared,
+    ) -> (DisconnectReason, Option<Box<Supervisor>>) {
+        (self.core.terminate(&mut shared.turn), self.supervisor)
     }
 }

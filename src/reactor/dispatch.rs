@@ -2,8 +2,9 @@
 //! connection and nothing else.
 
 use super::Turn;
-use super::remote::Central;
+use super::remote::{Central, Opened};
 use super::slots::Availability;
+use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{
     ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
@@ -11,7 +12,7 @@ use crate::handler::{
 };
 use crate::protocol::decoder::Event;
 use crate::session::inbound::FrameTrace;
-use crate::session::reason::DisconnectReason;
+use crate::session::supervision::into_error;
 use crate::session::{Inbound, Session, Stage, Wire};
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
@@ -30,6 +31,8 @@ pub(super) struct Core {
     /// Messages were delivered since the last `on_batch_end`.
     pub(super) batch: bool,
     pub(super) peer: Option<SocketAddr>,
+    /// Who waits for the connection to open.
+    pub(super) opened: Option<Opened>,
     /// What other threads were told last.
     pub(super) published: Availability,
 }
@@ -83,6 +86,10 @@ impl Core {
             output,
         };
         if let Some((response, attempts)) = opened {
+            if let Some(waiting) = self.opened.take() {
+                // Who does not wait any more need not know.
+                let _ = waiting.try_send(Ok(()));
+            }
             cx.life.callback = Callback::OnOpen;
             let open = Open {
                 epoch: cx.life.epoch,
@@ -267,7 +274,7 @@ impl Core {
     }
 
     /// The last callback.
-    pub(super) fn terminate(mut self, turn: &mut Turn) {
+    pub(super) fn terminate(mut self, turn: &mut Turn) -> DisconnectReason {
         let reason = self.session.life.take_reason();
         let (mut output, _) = turn.split(None);
         self.session
@@ -286,7 +293,18 @@ impl Core {
         let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
         // What is left is dropped where a panic of its destructors is caught as well.
         let casts = self.casts;
-        let _ = catch_unwind(AssertUnwindSafe(|| drop((casts, reason))));
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(casts)));
+        match self.opened {
+            None => reason,
+            Some(waiting) => {
+                // Whoever waits gets the error itself; what remains here is that it was told.
+                let _ = waiting.try_send(Err(into_error(reason)));
+                DisconnectReason::Local {
+                    code: None,
+                    reason: String::new(),
+                }
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
 
+mod client;
 mod connection;
 mod dispatch;
 mod link;
@@ -22,8 +23,10 @@ mod slots;
 mod socket;
 mod timers;
 
+pub use client::Client;
 pub use remote::{OwnedMessage, Remote};
 
+use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{ConnectionId, Handler};
 use crate::protocol::buffer::Buffer;
@@ -31,18 +34,20 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
+use crate::session::supervision::{Restarts, Supervision, Verdict, is_failure};
 use crate::session::{Entropy, Output, Time, Wire};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use crate::trace::recorder::Recorder;
-use crate::trace::{Level, Ring};
+use crate::trace::{Event, Kind, Level, Ring};
 use connection::{Connection, Fate};
 use link::Spare;
 use mio::{Events, Poll, Registry, Token, Waker};
-use remote::{Central, Command};
+use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, mem};
@@ -52,7 +57,6 @@ use timers::Timers;
 const WAKER: Token = Token(usize::MAX);
 const NO_TOKEN: Token = Token(usize::MAX - 1);
 
-const NO_SLOT: Error = Error::Refused("all connection slots are taken");
 const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
 
 /// Events taken from the kernel at a time.
@@ -119,6 +123,8 @@ struct Shared {
     lookups: u64,
     /// When those still there are to be dropped.
     shutdown: Option<Time>,
+    /// What the owner is to be told.
+    escalated: VecDeque<Error>,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
 }
@@ -309,6 +315,7 @@ impl ReactorBuilder {
             sockets: 0,
             lookups: 0,
             shutdown: None,
+            escalated: VecDeque::new(),
             #[cfg(feature = "tls")]
             tls: self.tls,
         };
@@ -359,20 +366,55 @@ impl Reactor {
         handler: impl Handler,
     ) -> Result<ConnectionId, Error> {
         let request = request.into_request()?;
-        check_request(&request)?;
+        let id = self.reserve(&request)?;
+        self.insert(id, request, Box::new(handler), None);
+        Ok(id)
+    }
+
+    /// Connects with a handler from `factory`, and when the connection has ended for good starts it
+    /// anew with another, as `supervision` says. When that says no more, the failure is an
+    /// [`Error::Ended`] of [`run`](Self::run), and the other connections are still there.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn supervise<H: Handler>(
+        &mut self,
+        request: impl IntoRequest,
+        supervision: Supervision,
+        mut factory: impl FnMut() -> H + 'static,
+    ) -> Result<ConnectionId, Error> {
+        let request = request.into_request()?;
+        let id = self.reserve(&request)?;
+        let handler = Box::new(factory());
+        let supervisor = Supervisor {
+            supervision,
+            restarts: Restarts::default(),
+            request: request.clone(),
+            factory: Box::new(move || Box::new(factory())),
+        };
+        self.insert(id, request, handler, None);
+        if let Some(Some(connection)) = self.connections.get_mut(id.slot() as usize) {
+            connection.supervisor = Some(Box::new(supervisor));
+        }
+        Ok(id)
+    }
+
+    fn reserve(&mut self, request: &Request) -> Result<ConnectionId, Error> {
+        check_request(request)?;
         if self.shared.is_shutting_down() {
             return Err(SHUTTING_DOWN);
         }
-        let id = self.shared.central.slots().reserve().ok_or(NO_SLOT)?;
         self.shared.turn.read_clock();
-        self.insert(id, request, Box::new(handler));
-        Ok(id)
+        let name = request.target.options.name.as_deref();
+        self.shared.central.slots().reserve(name)
     }
 
     /// Runs until no connection is left, or, if it was built to stay alive, until it is shut down.
     ///
     /// # Errors
-    /// [`Error::Reactor`]: the poll failed. What happens to connections their handlers are told.
+    /// [`Error::Reactor`]: the poll failed. [`Error::Ended`]: a linked connection has ended, or a
+    /// supervised one too often; running again goes on with the others. What else happens to
+    /// connections their handlers are told.
     pub fn run(&mut self) -> Result<(), Error> {
         while !self.is_done() {
             self.turn(None)?;
@@ -384,8 +426,9 @@ impl Reactor {
     /// programs with a loop of their own.
     ///
     /// # Errors
-    /// [`Error::Reactor`]: the poll failed.
+    /// As [`run`](Self::run).
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        let _entered = self.shared.central.enter();
         let timeout = self.poll_timeout(timeout);
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
@@ -400,7 +443,10 @@ impl Reactor {
         }
         self.handle_timers();
         self.handle_shutdown();
-        Ok(())
+        match self.shared.escalated.pop_front() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// A handle for other threads.
@@ -509,16 +555,26 @@ impl Reactor {
                 id,
                 request,
                 handler,
+                opened,
             } => {
-                self.insert(id, request, handler);
+                self.insert(id, request, handler, opened);
                 if self.shared.is_shutting_down() {
                     self.with(id, |connection, shared| {
                         connection.close(shared, GOING_AWAY);
                     });
                 }
             }
-            Command::Send { id, message } => {
-                self.with(id, |connection, shared| connection.send(shared, &message));
+            Command::Send {
+                id,
+                message,
+                written,
+            } => {
+                self.with(id, |connection, shared| {
+                    connection.send(shared, &message, written);
+                });
+            }
+            Command::Pause { id, paused } => {
+                self.with(id, |connection, shared| connection.pause(shared, paused));
             }
             Command::Cast { id, message } => {
                 self.with(id, |connection, shared| connection.cast(shared, message));
@@ -579,12 +635,19 @@ impl Reactor {
         }
     }
 
-    fn insert(&mut self, id: ConnectionId, request: Request, handler: Box<dyn Handler>) {
+    fn insert(
+        &mut self,
+        id: ConnectionId,
+        request: Request,
+        handler: Box<dyn Handler>,
+        opened: Option<Opened>,
+    ) {
         let slot = id.slot() as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
-        let connection = Connection::new(id, request, handler, &self.shared);
+        let mut connection = Connection::new(id, request, handler, &self.shared);
+        connection.core.opened = opened;
         self.connections[slot] = Some(Box::new(connection));
         self.with(id, |_, _| {});
     }
@@ -620,12 +683,77 @@ const GOING_AWAY: CloseFrame<'static> = CloseFrame {
     reason: "",
 };
 
-/// Takes an ended connection out and gives it its last callback.
+/// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin
+/// anew in its place.
 fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, index: usize) {
-    if let Some(connection) = connections[index].take() {
-        let id = connection.core.id;
-        connection.terminate(shared);
-        shared.central.slots().release(id);
+    let Some(connection) = connections[index].take() else {
+        return;
+    };
+    let id = connection.core.id;
+    let options = Arc::clone(&connection.core.session.life.target.options);
+    let (reason, supervisor) = connection.terminate(shared);
+    let name = options.name.as_deref();
+    let mut escalates = options.linked && is_failure(&reason);
+    if let Some(mut supervisor) = supervisor
+        && !shared.is_shutting_down()
+    {
+        match supervisor.judge(&reason, shared.turn.now) {
+            Verdict::Restart(count) => {
+                if let Some(mut next) = supervisor.restart(id, count, shared) {
+                    next.supervisor = Some(supervisor);
+                    // A turn of its own, in which its first attempt is armed.
+                    next.ready = true;
+                    shared.ready.push(id);
+                    connections[index] = Some(Box::new(next));
+                    return;
+                }
+                escalates = true;
+            }
+            Verdict::Escalate => escalates = true,
+            Verdict::End => {}
+        }
+    }
+    shared.central.slots().release(id, name);
+    if escalates {
+        let connection = name.map_or_else(|| id.to_string(), str::to_owned);
+        let reason = Box::new(reason);
+        shared
+            .escalated
+            .push_back(Error::Ended { connection, reason });
+    }
+}
+
+/// What starts a supervised connection anew.
+struct Supervisor {
+    supervision: Supervision,
+    restarts: Restarts,
+    /// As it was given; a handler may have changed the target since.
+    request: Request,
+    factory: Box<dyn FnMut() -> Box<dyn Handler>>,
+}
+
+impl Supervisor {
+    fn judge(&mut self, reason: &DisconnectReason, now: Time) -> Verdict {
+        self.restarts.judge(&self.supervision, reason, now)
+    }
+
+    /// A connection with a fresh handler; `None` if the factory panics, which takes down nothing but
+    /// this connection.
+    fn restart(
+        &mut self,
+        id: ConnectionId,
+        count: usize,
+        shared: &mut Shared,
+    ) -> Option<Connection> {
+        let handler = catch_unwind(AssertUnwindSafe(|| (self.factory)())).ok()?;
+        let connection = Connection::new(id, self.request.clone(), handler, shared);
+        let most = u64::from(self.supervision.most());
+        let (mut output, _) = shared.turn.split(None);
+        let life = &connection.core.session.life;
+        life.record(&mut output, Kind::Restarting, |time, id| {
+            Event::restarting(time, id, count as u64, most)
+        });
+        Some(connection)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::life::{Life, Stage};
 use super::outbound::Output;
-use super::reason::DisconnectReason;
+use crate::error::DisconnectReason;
 use crate::error::{Error, SendError};
 use crate::protocol::close::{CloseCode, CloseFrame, MAX_CLOSE_REASON};
 use crate::protocol::error::{Blame, ProtocolError};

@@ -3,26 +3,20 @@
 //! Before this comes the reactor, which reports what the sockets did; after it, on the way in, the
 //! decoder, and on the way out [`outbound`](super::outbound).
 
-use super::liveness::{Due, Heard, Liveness, Watch};
+use super::liveness::{Due, Heard, Liveness};
 use super::options::Target;
 use super::outbound::{Compression, Output, WaitingPong};
-use super::policy;
-use super::reach::{Next, Reach, StageTimes};
-use super::reason::DisconnectReason;
-use super::redirect;
+use super::reach::Reach;
 use super::timers::Timers;
-use super::{Entropy, Inbound, Time};
-use crate::error::{Error, Stage as ErrorStage};
-use crate::protocol::Role;
-use crate::protocol::decoder::Decoder;
+use super::{Inbound, Time};
+use crate::error::{DisconnectReason, Error, Stage as ErrorStage, Watch};
 use crate::protocol::deflate::Agreed;
 use crate::protocol::frame::OpCode;
-use crate::protocol::handshake::{ClientHandshake, HandshakeError, Misbehaviour, Response};
-use crate::protocol::url::Host;
+use crate::protocol::handshake::HandshakeError;
 use crate::trace::event::Event;
 use crate::trace::kind::{self, Callback, Kind, Level};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How far a connection has come.
@@ -88,16 +82,16 @@ pub(crate) struct Life {
     pub(crate) timers: Timers,
     pub(crate) target: Target,
     /// The request's own target, while a redirect is followed.
-    redirected_from: Option<Box<Target>>,
+    pub(super) redirected_from: Option<Box<Target>>,
     /// Redirects followed in this attempt.
-    redirects: u8,
+    pub(super) redirects: u8,
     /// The attempt under way.
     pub(super) reach: Option<Box<Reach>>,
     /// When the peer was last heard of.
     pub(crate) heard: Heard,
-    liveness: Option<Box<Liveness>>,
+    pub(super) liveness: Option<Box<Liveness>>,
     /// Failures in a row, for the back-off; a connection that was no good counts.
-    failures: u32,
+    pub(super) failures: u32,
     /// The handler, or another thread, wants nothing more to be read for now.
     pub(crate) paused: bool,
     /// The queue has reached its high-water mark, and not yet fallen to the low one.
@@ -243,215 +237,6 @@ impl Life {
         }
     }
 
-    /// Begins an attempt to connect.
-    pub(crate) fn begin_attempt(&mut self, output: &mut Output<'_>) -> Step {
-        if self.redirects == 0 {
-            self.attempt = self.attempt.saturating_add(1);
-        }
-        self.clean = false;
-        self.sending = None;
-        self.queued = 0;
-        self.pong = None;
-        self.ending = None;
-        let attempt = u64::from(self.attempt);
-        let url = self.target.url.clone();
-        let server = url.host_header();
-        if self.epoch == 0 && self.attempt == 1 {
-            self.record(output, Kind::Connecting, |time, id| {
-                Event::connecting(time, id, attempt, server)
-            });
-        } else {
-            self.record(output, Kind::Reconnecting, |time, id| {
-                Event::reconnecting(time, id, attempt, server)
-            });
-        }
-        self.reach = Some(Box::new(Reach::new(output.now)));
-        self.limit_stage(output.now, self.target.options.timeouts.resolve);
-        let given = &self.target.options.connect_to;
-        if !given.is_empty() {
-            let addresses = given.clone();
-            return self.connect_to(output, addresses);
-        }
-        let address = match url.host() {
-            Host::Ipv4(address) => IpAddr::V4(address),
-            Host::Ipv6(address) => IpAddr::V6(address),
-            Host::Name(_) => {
-                self.stage = Stage::Resolving;
-                return Step::Resolve;
-            }
-        };
-        let address = SocketAddr::new(address, url.port());
-        self.connect_to(output, vec![address])
-    }
-
-    /// The name was looked up.
-    pub(crate) fn handle_resolved(
-        &mut self,
-        output: &mut Output<'_>,
-        result: io::Result<Vec<SocketAddr>>,
-    ) -> Step {
-        if self.stage != Stage::Resolving {
-            return Step::Wait;
-        }
-        match result {
-            Ok(addresses) if !addresses.is_empty() => {
-                let (count, first) = (addresses.len() as u64, addresses[0]);
-                self.record(output, Kind::Resolved, |time, id| {
-                    Event::resolved(time, id, count, first)
-                });
-                if let Some(reach) = &mut self.reach {
-                    reach.times.resolve = reach.lap(output.now);
-                }
-                self.connect_to(output, addresses)
-            }
-            result => {
-                let none = || io::Error::new(io::ErrorKind::NotFound, "it has none");
-                let source = result.err().unwrap_or_else(none);
-                let host = self.target.url.host_str().to_owned();
-                self.fail(output, Error::Resolve { host, source });
-                Step::Wait
-            }
-        }
-    }
-
-    /// The stage that begins has this long, if the whole attempt has.
-    fn limit_stage(&mut self, now: Time, limit: Duration) {
-        let whole = self.target.options.timeouts.whole;
-        let end = self
-            .reach
-            .as_ref()
-            .map_or(now, |reach| reach.began())
-            .after(whole);
-        self.deadline = Some(now.after(limit).min(end));
-    }
-
-    fn connect_to(&mut self, output: &mut Output<'_>, addresses: Vec<SocketAddr>) -> Step {
-        self.stage = Stage::Connecting;
-        self.limit_stage(output.now, self.target.options.timeouts.tcp);
-        let reach = self.reach.as_mut().expect("an attempt is under way");
-        match reach.race(addresses, output.now) {
-            Ok(first) => self.connect(output, first),
-            Err(error) => {
-                self.fail(output, Error::Io(error));
-                Step::Wait
-            }
-        }
-    }
-
-    fn connect(&mut self, output: &mut Output<'_>, address: SocketAddr) -> Step {
-        self.record(output, Kind::TcpConnecting, |time, id| {
-            Event::tcp_connecting(time, id, address)
-        });
-        Step::Connect(address)
-    }
-
-    /// The TCP connection to `address` did not come about: on to the next one, if there is one.
-    pub(crate) fn handle_connect_error(
-        &mut self,
-        output: &mut Output<'_>,
-        address: SocketAddr,
-        source: io::Error,
-    ) -> Step {
-        let Some(reach) = &mut self.reach else {
-            return Step::Wait;
-        };
-        match reach.handle_error(output.now) {
-            Next::Connect(address) => self.connect(output, address),
-            Next::Wait => Step::Wait,
-            Next::Failed => {
-                self.fail(output, Error::Connect { address, source });
-                Step::Wait
-            }
-        }
-    }
-
-    /// The TCP connection to `address` stands; the handshakes have their own deadline.
-    pub(crate) fn handle_connected(&mut self, output: &mut Output<'_>, address: SocketAddr) {
-        if let Some(reach) = &mut self.reach {
-            reach.handle_connected();
-            reach.times.tcp = reach.lap(output.now);
-        }
-        self.stage = Stage::Securing;
-        self.limit_stage(output.now, self.target.options.timeouts.tls);
-        self.record(output, Kind::TcpConnected, |time, id| {
-            Event::tcp_connected(time, id, address)
-        });
-    }
-
-    /// The way is free, through TLS or without: writes the request of RFC 6455 §4.1.
-    ///
-    /// # Errors
-    /// A request that cannot be written; the user's setters have refused it before.
-    pub(crate) fn begin_upgrade(&mut self, output: &mut Output<'_>) -> Result<Inbound, Error> {
-        self.stage = Stage::Upgrading;
-        self.limit_stage(output.now, self.target.options.timeouts.upgrade);
-        if let Some(reach) = &mut self.reach
-            && self.target.url.is_secure()
-        {
-            reach.times.tls = reach.lap(output.now);
-        }
-        let Target { url, options } = &self.target;
-        let offer = options.deflate.map(|deflate| deflate.offer());
-        let head = self.target.request_head(offer.as_deref());
-        let mut request = Vec::with_capacity(512);
-        let nonce = output.entropy.take();
-        let limits = options.handshake_limits;
-        let handshake = ClientHandshake::new(&head, nonce, limits, &mut request)?;
-        output.frames.extend(&request);
-        let server = url.host_header();
-        self.record(output, Kind::Upgrading, |time, id| {
-            Event::upgrading(time, id, server)
-        });
-        Ok(Inbound::Upgrading(Box::new(handshake)))
-    }
-
-    /// The opening handshake is done: frames from here on.
-    ///
-    /// # Errors
-    /// An answer to the offer of permessage-deflate that does not fit it.
-    pub(crate) fn handle_upgraded(
-        &mut self,
-        output: &mut Output<'_>,
-        response: &Response,
-    ) -> Result<Inbound, Error> {
-        let options = &self.target.options;
-        let decoder = Decoder::new(Role::Client, options.limits);
-        self.deflate = match &options.deflate {
-            None => None,
-            Some(offer) => offer
-                .accept(response.extensions())
-                .map_err(|error| Error::Handshake(Misbehaviour::Deflate(error).into()))?,
-        };
-        self.stage = Stage::Open;
-        self.deadline = None;
-        self.redirects = 0;
-        self.attempt = 0;
-        self.paused = false;
-        self.high_water = false;
-        self.heard = Heard::open(output.now);
-        if let Some(reach) = &mut self.reach {
-            reach.times.upgrade = reach.lap(output.now);
-        }
-        let liveness = &self.target.options.liveness;
-        self.liveness = (!liveness.is_empty())
-            .then(|| Box::new(Liveness::new(liveness, output.now, output.entropy)));
-        self.epoch += 1;
-        let (epoch, agreed) = (self.epoch, response.subprotocol().unwrap_or(""));
-        if epoch == 1 {
-            self.record(output, Kind::Connected, |time, id| {
-                Event::connected(time, id, epoch, agreed)
-            });
-        } else {
-            self.record(output, Kind::Reconnected, |time, id| {
-                Event::reconnected(time, id, epoch, agreed)
-            });
-        }
-        Ok(Inbound::Open(match &self.deflate {
-            None => decoder,
-            Some(agreed) => decoder.with_deflate(agreed),
-        }))
-    }
-
     /// The peer ended its side of the TCP connection.
     pub(crate) fn handle_end_of_stream(&mut self, output: &mut Output<'_>, inbound: &mut Inbound) {
         match self.stage {
@@ -585,117 +370,6 @@ impl Life {
             );
             self.end_with(reason);
         }
-    }
-
-    /// After an attempt that the server has redirected: the next one goes there, at once and without
-    /// asking the handler. False if there was no redirect, or none that may be followed.
-    pub(crate) fn follow_redirect(&mut self, output: &mut Output<'_>) -> bool {
-        let next = match self.ending.as_deref() {
-            Some(DisconnectReason::ConnectFailed(Error::Handshake(HandshakeError::Rejected(
-                rejection,
-            )))) if self.redirects < self.target.options.max_redirects => {
-                redirect::follow(&self.target, rejection)
-            }
-            _ => None,
-        };
-        let Some(next) = next else {
-            self.redirects = 0;
-            if let Some(target) = self.redirected_from.take() {
-                self.target = *target;
-            }
-            return false;
-        };
-        self.redirects += 1;
-        let url = next.url.clone();
-        let from = std::mem::replace(&mut self.target, next);
-        self.redirected_from.get_or_insert_with(|| Box::new(from));
-        self.ending = None;
-        self.stage = Stage::BackOff;
-        self.deadline = Some(output.now);
-        self.record(output, Kind::ReconnectScheduled, |time, id| {
-            let server = format_args!("redirected to {}", url.host_header());
-            Event::reconnect_scheduled(time, id, 0, server)
-        });
-        true
-    }
-
-    /// Why it ended. The reactor has dropped the TCP connection.
-    pub(crate) fn take_reason(&mut self) -> DisconnectReason {
-        self.dropping = false;
-        self.liveness = None;
-        self.deadline = None;
-        self.queued = 0;
-        self.pong = None;
-        self.ending
-            .take()
-            .map_or(DisconnectReason::Dropped, |reason| *reason)
-    }
-
-    /// How long the stages of the attempt took that is under way, or was the last.
-    pub(crate) fn stage_times(&self) -> StageTimes {
-        self.reach
-            .as_ref()
-            .map_or_else(StageTimes::default, |reach| reach.times)
-    }
-
-    /// The attempt is over, and everybody who wanted to know has been told.
-    pub(crate) fn end_attempt(&mut self) {
-        self.reach = None;
-    }
-
-    /// What the policy would do after `reason`: connect again after this time, or never.
-    pub(crate) fn policy_delay(
-        &mut self,
-        reason: &DisconnectReason,
-        entropy: &mut Entropy,
-    ) -> Option<Duration> {
-        let policy = &self.target.options.reconnect;
-        let asked = match reason {
-            DisconnectReason::Local { .. } => return None,
-            DisconnectReason::ConnectFailed(error) => {
-                self.failures = self.failures.saturating_add(1);
-                match error {
-                    Error::Handshake(HandshakeError::Rejected(rejection)) => {
-                        policy::retry_after(rejection)
-                    }
-                    _ => None,
-                }
-            }
-            _ => {
-                let good = self
-                    .heard
-                    .data_span()
-                    .is_some_and(|span| policy.resets(span));
-                self.failures = if good {
-                    0
-                } else {
-                    self.failures.saturating_add(1)
-                };
-                None
-            }
-        };
-        let delay = policy.delay(self.failures, entropy)?;
-        Some(delay.max(asked.unwrap_or_default()))
-    }
-
-    /// The next attempt comes after `delay`, or never.
-    pub(crate) fn plan(
-        &mut self,
-        output: &mut Output<'_>,
-        delay: Option<Duration>,
-        reason: DisconnectReason,
-    ) {
-        let Some(delay) = delay else {
-            self.ending = Some(Box::new(reason));
-            self.stage = Stage::Ended;
-            return;
-        };
-        self.stage = Stage::BackOff;
-        self.deadline = Some(output.now.after(delay));
-        let nanoseconds = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-        self.record(output, Kind::ReconnectScheduled, |time, id| {
-            Event::reconnect_scheduled(time, id, nanoseconds, &reason)
-        });
     }
 }
 

@@ -4,39 +4,11 @@
 //! reactor looks again, it is worked out what is due. A breach is a disconnect with a reason of its
 //! own, [`Watch`].
 
-use super::policy::{PolicyError, fraction};
+use super::policy::fraction;
 use super::{Entropy, Time};
-use std::fmt;
+use crate::error::{PolicyError, Watch};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Which sign of life was missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Watch {
-    /// The pong to a ping of the heartbeat.
-    Pong,
-    /// Application data after the text of the heartbeat.
-    Answer,
-    /// Any byte at all.
-    AnyByte,
-    /// A message.
-    Data,
-    /// The first message after the connection opened.
-    FirstData,
-}
-
-impl fmt::Display for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pong => "pong",
-            Self::Answer => "answer to the heartbeat",
-            Self::AnyByte => "byte",
-            Self::Data => "message",
-            Self::FirstData => "first message",
-        })
-    }
-}
 
 /// A question sent again and again, and how long its answer may take.
 #[derive(Clone, Debug, PartialEq)]

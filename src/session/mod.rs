@@ -7,7 +7,8 @@
 //! The reactor, above, does what a session asks for ([`Step`]) and tells it what came of it
 //! (`handle_*`); time, entropy and bytes are arguments. The protocol core, below, does the frames.
 //!
-//! - [`life`]: the stages, their deadlines, and what ends them.
+//! - [`life`]: the stages, their deadlines, and what ends them; [`connecting`] and [`returning`] are
+//!   its beginning and its end.
 //! - [`reach`]: which address to try when, and how long each stage took.
 //! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
@@ -17,6 +18,7 @@
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod closing;
+mod connecting;
 pub(crate) mod entropy;
 pub(crate) mod inbound;
 pub(crate) mod life;
@@ -25,8 +27,8 @@ pub(crate) mod options;
 pub(crate) mod outbound;
 pub(crate) mod policy;
 pub(crate) mod reach;
-pub(crate) mod reason;
 mod redirect;
+mod returning;
 pub(crate) mod supervision;
 pub(crate) mod time;
 pub(crate) mod timers;

@@ -89,6 +89,8 @@ pub(crate) struct Options {
     /// `None`: what the reactor was built with.
     pub(crate) level: Option<Level>,
     pub(crate) name: Option<String>,
+    pub(crate) linked: bool,
+    pub(crate) fail_first: bool,
 }
 
 /// How long each stage of an attempt may take, and all together.
@@ -141,6 +143,8 @@ impl Default for Options {
             reconnect: ReconnectPolicy::default(),
             level: None,
             name: None,
+            linked: false,
+            fail_first: false,
         }
     }
 }

@@ -305,7 +305,7 @@ fn a_silent_peer_is_given_up() {
             hold.send(stream).expect("the test holds it");
         });
         let mut rig = Rig::new();
-        let request = server.request().handshake_timeout(SHORT);
+        let request = server.request().handshake_timeout(SHORT).tls_timeout(SHORT);
         let log = rig.connect(request, Recorder::new());
         rig.run();
         let stage = if transport == Transport::Plain {

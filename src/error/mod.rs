@@ -1,11 +1,15 @@
 //! Everything that can go wrong, told apart by stage and by blame.
 
+mod policy;
+mod reason;
+
+pub use policy::PolicyError;
+pub use reason::{DisconnectReason, Watch};
+
 use crate::protocol::close::InvalidClose;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::handshake::{HandshakeError, HeaderError};
 use crate::protocol::url::UrlError;
-use crate::session::policy::PolicyError;
-use crate::session::reason::DisconnectReason;
 use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::time::Duration;

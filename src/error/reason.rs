@@ -1,10 +1,37 @@
 //! Why a connection ended, or an attempt to open one failed.
 
-use super::liveness::Watch;
-use crate::error::Error;
+use super::Error;
 use crate::protocol::close::CloseCode;
 use std::fmt;
 use std::time::Duration;
+
+/// Which sign of life was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Watch {
+    /// The pong to a ping of the heartbeat.
+    Pong,
+    /// Application data after the text of the heartbeat.
+    Answer,
+    /// Any byte at all.
+    AnyByte,
+    /// A message.
+    Data,
+    /// The first message after the connection opened.
+    FirstData,
+}
+
+impl fmt::Display for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pong => "pong",
+            Self::Answer => "answer to the heartbeat",
+            Self::AnyByte => "byte",
+            Self::Data => "message",
+            Self::FirstData => "first message",
+        })
+    }
+}
 
 /// Why a connection ended, or an attempt to open one failed.
 #[derive(Debug)]
