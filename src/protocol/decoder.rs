@@ -419,7 +419,7 @@ impl Decoder {
     }
 
     /// Takes the next event from `input` if that is a whole data message in a single frame of a
-    /// server, shorter than 64 KiB and in order: what a feed consists of. `None` says nothing, and
+    /// server and in order: what a feed consists of. `None` says nothing, and
     /// nothing was taken: [`decode_any`](Self::decode_any) has to look.
     #[inline(always)]
     pub(crate) fn decode_whole<'i>(
