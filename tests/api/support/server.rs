@@ -318,7 +318,8 @@ impl Peer {
         self.read_request();
         let mut answer = Vec::new();
         write_rejection(status, "No", headers, body, &mut answer).expect("a proper answer");
-        self.write(&answer);
+        // The client does not wait for the end of a long body.
+        let _ = self.try_write(&answer);
     }
 
     // ---- frames ----
