@@ -94,7 +94,11 @@ impl Restarts {
         if !wanted {
             return Verdict::End;
         }
-        while self.times.front().is_some_and(|then| now.since(*then) >= supervision.period) {
+        while self
+            .times
+            .front()
+            .is_some_and(|then| now.since(*then) >= supervision.period)
+        {
             self.times.pop_front();
         }
         if self.times.len() >= supervision.most as usize {
@@ -140,11 +144,16 @@ mod tests {
     fn too_many_restarts_in_a_period_escalate() {
         let supervision = Supervision::new(Restart::Always).intensity(2, Duration::from_secs(10));
         let mut restarts = Restarts::default();
-        let mut judge = |seconds| restarts.judge(&supervision, &DisconnectReason::Dropped, at(seconds));
+        let mut judge =
+            |seconds| restarts.judge(&supervision, &DisconnectReason::Dropped, at(seconds));
         assert_eq!(judge(0), Verdict::Restart(1));
         assert_eq!(judge(5), Verdict::Restart(2));
         assert_eq!(judge(9), Verdict::Escalate);
-        assert_eq!(judge(10), Verdict::Restart(2), "the first one is ten seconds ago");
+        assert_eq!(
+            judge(10),
+            Verdict::Restart(2),
+            "the first one is ten seconds ago"
+        );
         assert_eq!(judge(14), Verdict::Escalate);
         assert_eq!(judge(30), Verdict::Restart(1));
     }
@@ -155,7 +164,10 @@ mod tests {
             code: Some(code.into()),
             reason: String::new(),
         };
-        let local = DisconnectReason::Local { code: None, reason: String::new() };
+        let local = DisconnectReason::Local {
+            code: None,
+            reason: String::new(),
+        };
         let judge = |restart, reason: &DisconnectReason| {
             Restarts::default().judge(&Supervision::new(restart), reason, at(0))
         };
@@ -166,7 +178,11 @@ mod tests {
             (remote(1011), true),
             (DisconnectReason::Dropped, true),
         ] {
-            assert_eq!(judge(Restart::OnFailure, &reason) != Verdict::End, failure, "{reason:?}");
+            assert_eq!(
+                judge(Restart::OnFailure, &reason) != Verdict::End,
+                failure,
+                "{reason:?}"
+            );
             assert_ne!(judge(Restart::Always, &reason), Verdict::End);
             assert_eq!(judge(Restart::Never, &reason), Verdict::End);
         }
