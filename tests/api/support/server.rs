@@ -318,7 +318,7 @@ impl Peer {
         self.read_request();
         let mut answer = Vec::new();
         write_rejection(status, "No", headers, body, &mut answer).expect("a proper answer");
-        // The client is gone as soon as it has as much of the body as it wants.
+        // The client does not wait for the end of a long body.
         let _ = self.try_write(&answer);
     }
 
