@@ -141,7 +141,7 @@ impl Deflate {
     }
 
     /// The value of `Sec-WebSocket-Extensions` in the request.
-    pub(crate) fn offer(&self) -> String {
+    pub fn offer(&self) -> String {
         use std::fmt::Write;
         let mut offer = format!("{NAME}; client_no_context_takeover");
         if self.server_no_context_takeover {
@@ -162,7 +162,10 @@ impl Deflate {
 
     /// Checks the value of `Sec-WebSocket-Extensions` in the answer against the offer (pitfall 12).
     /// `None`: the server does not use the extension.
-    pub(crate) fn accept(&self, answer: Option<&str>) -> Result<Option<Agreed>, AnswerError> {
+    ///
+    /// # Errors
+    /// [`AnswerError`]: the connection must fail then (RFC 7692 §7.1).
+    pub fn accept(&self, answer: Option<&str>) -> Result<Option<Agreed>, AnswerError> {
         let Some(answer) = answer else {
             return Ok(None);
         };
