@@ -42,7 +42,7 @@ impl Stream {
         };
         let mut deflate = zlib_rs::Deflate::new(6, false, 15);
         let (mut frames, mut payloads) = (Vec::new(), Vec::new());
-        for number in 0..MESSAGES {
+        for number in 0..u32::try_from(MESSAGES).unwrap() {
             if !takeover {
                 deflate.reset();
             }
@@ -79,9 +79,9 @@ impl Stream {
 }
 
 /// An update of an order book: numbers that change, names that do not.
-fn message(number: usize) -> Vec<u8> {
+fn message(number: u32) -> Vec<u8> {
     let mut text = format!(r#"{{"e":"depthUpdate","s":"BTCUSDT","u":{number},"b":["#);
-    let mut state = number as u32;
+    let mut state = number;
     while text.len() < MESSAGE_LENGTH - 24 {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let (price, quantity) = (64_000 + (state >> 8) % 1000, (state >> 4) % 100_000);
