@@ -130,7 +130,7 @@ fn echoes_text_of_every_size() {
     check_compression(&peer, &outcome, Kind::FrameReceived);
     let sent = outcome
         .data_frames(Kind::FrameSent)
-        .map(|event| event.value());
+        .map(websockex::trace::Event::value);
     // Compressed messages are shorter on the wire, plain ones are not.
     assert_eq!(sent.max() < Some(10_000_000), peer.deflate);
 }

@@ -260,10 +260,12 @@ pub(crate) struct Told {
 impl Told {
     /// Text messages; none was of the other kind.
     pub(crate) fn texts(&self) -> Vec<&str> {
-        let text = |message| match message {
-            &OwnedMessage::Text(ref text) => text.as_str(),
-            &OwnedMessage::Binary(_) => panic!("a binary message"),
-        };
+        fn text(message: &OwnedMessage) -> &str {
+            match message {
+                OwnedMessage::Text(text) => text,
+                OwnedMessage::Binary(_) => panic!("a binary message"),
+            }
+        }
         self.messages.iter().map(text).collect()
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use websockex::trace::{Event, Kind, Level};
 use websockex::{
     Context, Deflate, Disconnect, DisconnectReason, Handler, HandlerResult, Message, Open, Reactor,
-    Reconnect, ReconnectPolicy, Request, TlsConfig,
+    Reconnect, ReconnectPolicy, Request, TlsConfig, TlsConfigBuilder,
 };
 
 /// The longest time one test may take. Far more than any needs, so that a slow machine passes and
@@ -19,8 +19,6 @@ const TRACE_CAPACITY: usize = 1 << 14;
 /// The server under test, from the environment that `tests/interop/run` sets.
 pub(crate) struct Peer {
     pub(crate) url: String,
-    /// Its name in `tests/interop/README.md`.
-    pub(crate) server: String,
     /// It accepts permessage-deflate, and the requests offer it.
     pub(crate) deflate: bool,
     tls: Option<TlsConfig>,
@@ -36,11 +34,10 @@ impl Peer {
         };
         let tls = variable("INTEROP_CA").map(|file| {
             let builder = TlsConfig::builder().root_certificates_file(file);
-            builder.and_then(|builder| builder.build()).unwrap()
+            builder.and_then(TlsConfigBuilder::build).unwrap()
         });
         Some(Self {
             url,
-            server: variable("INTEROP_SERVER").unwrap_or_default(),
             deflate: variable("INTEROP_DEFLATE").is_some(),
             tls,
         })
