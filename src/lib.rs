@@ -104,6 +104,9 @@ pub use reactor::{OwnedMessage, Reactor, ReactorBuilder, Remote};
 pub use request::{IntoRequest, Request};
 pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
+pub use session::proxy::{
+    Proxy, ProxyError, ProxyRefusal, ProxyUrlError, SocksReply, SocksViolation,
+};
 pub use session::reason::DisconnectReason;
 pub use session::timers::TimerId;
 #[cfg(feature = "tls")]

@@ -1,7 +1,7 @@
 //! The life of one connection, without sockets and without a clock.
 //!
 //! ```text
-//! resolve -> tcp -> tls -> upgrade -> open -> closing -> over -> back-off -> resolve ...
+//! resolve -> tcp -> [proxy] -> tls -> upgrade -> open -> closing -> over -> back-off -> resolve ...
 //! ```
 //!
 //! The reactor, above, does what a session asks for ([`Step`]) and tells it what came of it
@@ -11,6 +11,7 @@
 //! - [`closing`]: the closing handshake, and giving up.
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
 //! - [`inbound`]: which parser reads the bytes now.
+//! - [`proxy`]: the way through a proxy, between tcp and tls.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod closing;
@@ -20,6 +21,11 @@ pub(crate) mod life;
 pub(crate) mod options;
 pub(crate) mod outbound;
 pub(crate) mod policy;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the reactor does not drive tunnels yet")
+)]
+pub(crate) mod proxy;
 pub(crate) mod reason;
 mod redirect;
 pub(crate) mod time;
