@@ -249,8 +249,11 @@ mod http {
     fn an_answer_that_breaks_off() {
         let answer = b"HTTP/1.1 100 X\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
         for received in 0..answer.len() {
-            let outcome = feed(PROXY, &[&answer[..received]], 0);
-            assert_eq!(outcome.result, Err(ProxyError::Incomplete { received }));
+            for chunk in [1, 20, 100] {
+                let pieces: Vec<&[u8]> = answer[..received].chunks(chunk).collect();
+                let outcome = feed(PROXY, &pieces, 0);
+                assert_eq!(outcome.result, Err(ProxyError::Incomplete { received }));
+            }
         }
     }
 }
@@ -440,7 +443,8 @@ mod socks {
     fn an_answer_that_breaks_off() {
         let answer = [b"\x05\x02\x01\x00", SUCCESS].concat();
         for received in 0..answer.len() {
-            let outcome = feed(LOGIN, &[&answer[..received]], 0);
+            let pieces: Vec<&[u8]> = answer[..received].chunks(3).collect();
+            let outcome = feed(LOGIN, &pieces, 0);
             let error = ProxyError::Incomplete { received };
             assert!(!error.to_string().is_empty());
             assert_eq!(outcome.result, Err(error));
