@@ -11,7 +11,8 @@ pub enum ProxyError {
     /// An HTTP proxy wants credentials, or others than it got (407). Its `Proxy-Authenticate`
     /// headers say which schemes it takes; `Basic` is the one spoken here.
     AuthenticationRequired(Box<ProxyRefusal>),
-    /// An HTTP proxy answered CONNECT with anything else that is not 2xx.
+    /// An HTTP proxy answered CONNECT with anything else that is not 2xx. Some say 401 where they
+    /// mean that the credentials are wrong.
     Refused(Box<ProxyRefusal>),
     /// A SOCKS proxy takes none of the methods of authentication that were offered. Without
     /// credentials that is usually because it wants some.
