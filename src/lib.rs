@@ -107,6 +107,9 @@ pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
 pub use session::reach::StageTimes;
 pub use session::supervision::{Restart, Supervision};
+pub use session::proxy::{
+    Proxy, ProxyError, ProxyRefusal, ProxyUrlError, SocksReply, SocksViolation,
+};
 pub use session::timers::TimerId;
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsConfigBuilder};

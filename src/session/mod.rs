@@ -1,7 +1,7 @@
 //! The life of one connection, without sockets and without a clock.
 //!
 //! ```text
-//! resolve -> tcp -> tls -> upgrade -> open -> closing -> over -> back-off -> resolve ...
+//! resolve -> tcp -> [proxy] -> tls -> upgrade -> open -> closing -> over -> back-off -> resolve ...
 //! ```
 //!
 //! The reactor, above, does what a session asks for ([`Step`]) and tells it what came of it
@@ -15,6 +15,7 @@
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
 //! - [`inbound`]: which parser reads the bytes now.
 //! - [`supervision`]: starting anew after the end, and how often.
+//! - [`proxy`]: the way through a proxy, between tcp and tls.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod closing;
@@ -27,6 +28,7 @@ pub(crate) mod options;
 pub(crate) mod outbound;
 pub(crate) mod policy;
 pub(crate) mod reach;
+pub(crate) mod proxy;
 mod redirect;
 mod returning;
 pub(crate) mod supervision;
