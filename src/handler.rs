@@ -14,7 +14,8 @@ use crate::session::life::Life;
 use crate::session::outbound::{Compression, Fragment, Output};
 use crate::session::reach::StageTimes;
 use crate::session::timers::TimerId;
-use crate::trace::Level;
+use crate::trace::ring::Events;
+use crate::trace::{self, LastEvents, Level};
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
@@ -117,9 +118,15 @@ pub struct Disconnect<'a> {
     pub times: StageTimes,
     /// What [`Reconnect::ByPolicy`] would do: connect again after this time, or never.
     pub policy: Option<Duration>,
+    pub(crate) story: Story<'a>,
 }
 
 impl Disconnect<'_> {
+    /// The flight recorder: the last events of this connection, oldest first, up to this one.
+    pub fn last_events(&self) -> LastEvents<'_> {
+        self.story.last_events()
+    }
+
     /// Was the connection open, or was this an attempt to open it?
     pub fn was_open(&self) -> bool {
         self.attempt == 0
@@ -150,6 +157,49 @@ pub struct Termination<'a> {
     pub reason: &'a DisconnectReason,
     /// How often it was open.
     pub epoch: u64,
+    pub(crate) story: Story<'a>,
+}
+
+impl Termination<'_> {
+    /// The flight recorder: the last events of the connection, oldest first, to its end.
+    pub fn last_events(&self) -> LastEvents<'_> {
+        self.story.last_events()
+    }
+}
+
+/// A disconnect is its reason; the alternate form, `{:#}`, adds the last events, a line each.
+impl fmt::Display for Disconnect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.story.display(self.reason, f)
+    }
+}
+
+/// An end is its reason; the alternate form, `{:#}`, adds the last events, a line each.
+impl fmt::Display for Termination<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.story.display(self.reason, f)
+    }
+}
+
+/// What came before an end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Story<'a> {
+    pub(crate) events: &'a [trace::Event],
+    pub(crate) name: Option<&'a str>,
+}
+
+impl Story<'_> {
+    fn last_events(&self) -> LastEvents<'_> {
+        LastEvents::new(Events::sorted(self.events.iter()), self.name)
+    }
+
+    fn display(&self, reason: &DisconnectReason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{reason}")?;
+        if f.alternate() && !self.events.is_empty() {
+            write!(f, "\n{}", self.last_events())?;
+        }
+        Ok(())
+    }
 }
 
 /// The callbacks of a connection. All have defaults; a handler implements what it needs.
@@ -401,10 +451,11 @@ impl Context<'_> {
         self.life.set_level(&mut self.output, level);
     }
 
-    /// The events of this connection that the trace still holds, oldest first;
-    /// [`trace::render`](crate::trace::render) makes lines of them.
-    pub fn last_events(&self) -> impl Iterator<Item = &crate::trace::Event> {
-        self.output.trace.ring().of(self.id.0)
+    /// The flight recorder: the events of this connection that the trace still holds, oldest first.
+    /// Print them as they are, or have [`trace::render`](crate::trace::render) make lines of them.
+    pub fn last_events(&self) -> LastEvents<'_> {
+        let name = self.life.name().map(|name| &**name);
+        LastEvents::new(self.output.trace.ring().of(self.id.0), name)
     }
 }
 

@@ -105,11 +105,11 @@ pub use request::{IntoRequest, Request};
 pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
-pub use session::reach::StageTimes;
-pub use session::supervision::{Restart, Supervision};
 pub use session::proxy::{
     Proxy, ProxyError, ProxyRefusal, ProxyUrlError, SocksReply, SocksViolation,
 };
+pub use session::reach::StageTimes;
+pub use session::supervision::{Restart, Supervision};
 pub use session::timers::TimerId;
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsConfigBuilder};

@@ -346,7 +346,7 @@ impl Request {
     /// A name for the trace, and for [`Remote::find`](crate::Remote::find). No two connections of a
     /// reactor have the same.
     #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.options().name = Some(name.into());
         self
     }

@@ -7,7 +7,7 @@ use super::slots::Availability;
 use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{
-    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect, Story,
     Termination,
 };
 use crate::protocol::decoder::Event;
@@ -257,7 +257,13 @@ impl Core {
         policy: Option<Duration>,
     ) -> Reconnect {
         let life = &self.session.life;
+        let events = turn.trace.last_events(life.id, life.level);
+        let name = life.name().cloned();
         let disconnect = Disconnect {
+            story: Story {
+                events: &events,
+                name: name.as_deref(),
+            },
             reason,
             attempt: life.attempt,
             epoch: life.epoch,
@@ -283,10 +289,16 @@ impl Core {
                 let kind = TerminationKind(&reason);
                 TraceEvent::terminated(time, id, kind)
             });
+        let life = &self.session.life;
+        let events = turn.trace.last_events(life.id, life.level);
         let termination = Termination {
             id: self.id,
             reason: &reason,
-            epoch: self.session.life.epoch,
+            epoch: life.epoch,
+            story: Story {
+                events: &events,
+                name: life.name().map(|name| &**name),
+            },
         };
         let handler = self.handler;
         // A panic here has nothing left to take down.

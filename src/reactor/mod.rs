@@ -68,8 +68,8 @@ const EVENTS: usize = 1024;
 const RECEIVE_BUFFER: usize = 128 * 1024;
 const LEAST_RECEIVE_BUFFER: usize = 80 * 1024;
 
-/// Events that the trace keeps.
-const TRACE_CAPACITY: usize = 4096;
+/// Events that the trace keeps: for a thousand connections the whole way to an open one.
+const TRACE_CAPACITY: usize = 8192;
 
 /// Commands of other threads that may wait.
 const COMMAND_CAPACITY: usize = 65_536;
@@ -237,7 +237,9 @@ impl ReactorBuilder {
         self
     }
 
-    /// How many events the trace keeps, 4,096 by default, 128 bytes each. Zero switches it off.
+    /// How many lifecycle events the trace keeps, of all connections together and each with its fair
+    /// part, and how many frame events; 8,192 of both by default, 128 bytes each and some more to
+    /// find them. Zero switches the trace off. See [`Ring`].
     #[must_use]
     pub fn trace_capacity(mut self, events: usize) -> Self {
         self.trace_capacity = events;

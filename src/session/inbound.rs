@@ -94,5 +94,5 @@ fn record(
         length: header.payload_length,
         payload: life.level.shown(payload),
     };
-    trace.record(event(now.nanoseconds(), life.id, frame), life.name());
+    life.trace(trace, event(now.nanoseconds(), life.id, frame));
 }

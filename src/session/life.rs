@@ -15,8 +15,11 @@ use crate::protocol::frame::OpCode;
 use crate::protocol::handshake::HandshakeError;
 use crate::trace::event::Event;
 use crate::trace::kind::{self, Callback, Kind, Level};
+use crate::trace::recorder::Recorder;
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How far a connection has come.
@@ -62,6 +65,8 @@ pub(crate) struct Life {
     pub(crate) id: u64,
     pub(crate) stage: Stage,
     pub(crate) level: Level,
+    /// Events recorded of this connection.
+    recorded: Cell<u64>,
     /// For the trace: the callback that runs, or ran last.
     pub(crate) callback: Callback,
     /// Some of a run of refused sends was recorded already.
@@ -109,6 +114,7 @@ impl Life {
             id,
             stage: Stage::BackOff,
             level: target.options.level.unwrap_or(level),
+            recorded: Cell::new(0),
             callback: Callback::OnOpen,
             dropping: false,
             sending: None,
@@ -134,8 +140,16 @@ impl Life {
     }
 
     /// The name that the user gave, for the trace.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.target.options.name.as_deref()
+    pub(crate) fn name(&self) -> Option<&Arc<str>> {
+        self.target.options.name.as_ref()
+    }
+
+    /// Records an event that the level asks for, numbered among those of this connection.
+    #[inline]
+    pub(crate) fn trace(&self, trace: &mut Recorder, event: Event) {
+        let ordinal = self.recorded.get();
+        self.recorded.set(ordinal + 1);
+        trace.record(event.with_ordinal(ordinal), self.name());
     }
 
     /// Records an event if the level asks for its kind.
@@ -148,7 +162,7 @@ impl Life {
     ) {
         if self.level.records(kind) {
             let event = event(output.now.nanoseconds(), self.id);
-            output.trace.record(event, self.name());
+            self.trace(output.trace, event);
         }
     }
 

@@ -88,7 +88,7 @@ pub(crate) struct Options {
     pub(crate) reconnect: ReconnectPolicy,
     /// `None`: what the reactor was built with.
     pub(crate) level: Option<Level>,
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) linked: bool,
     pub(crate) fail_first: bool,
 }

@@ -290,9 +290,9 @@ impl Life {
     ) {
         let time = now.nanoseconds();
         if let Some(callback) = callback {
-            trace.record(Event::replying(time, self.id, callback, frame), self.name());
+            self.trace(trace, Event::replying(time, self.id, callback, frame));
         }
-        trace.record(Event::frame_sent(time, self.id, frame), self.name());
+        self.trace(trace, Event::frame_sent(time, self.id, frame));
     }
 
     /// Keeps the newest pong, and only that (pitfall 5).

@@ -43,11 +43,15 @@
 //! ```
 
 pub mod event;
+mod fair;
 pub mod kind;
+pub(crate) mod last;
+mod newest;
 pub(crate) mod recorder;
 pub mod render;
 pub mod ring;
 
 pub use event::{Event, Frame};
 pub use kind::{Callback, Kind, Level, Limit, Stage, Subject, Timer};
-pub use ring::Ring;
+pub use last::LastEvents;
+pub use ring::{Events, Ring};

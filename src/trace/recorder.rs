@@ -4,8 +4,10 @@
 //! as a `*DBG*` line the moment it happens, as the seed library's trace does.
 
 use super::event::Event;
+use super::kind::{Kind, Level};
 use super::render;
 use super::ring::Ring;
+use std::sync::Arc;
 
 /// Records events, and prints them where that was asked for.
 pub(crate) struct Recorder {
@@ -30,11 +32,22 @@ impl Recorder {
         self.print = print;
     }
 
+    /// What a connection's handler may want to see at its end, which comes after its last frame: the events
+    /// of its life, and its frames if these are recorded. Copied, because the trace goes on meanwhile.
+    pub(crate) fn last_events(&self, connection: u64, level: Level) -> Vec<Event> {
+        let events = if level.records(Kind::FrameReceived) {
+            self.ring.of(connection)
+        } else {
+            self.ring.lifecycle_of(connection)
+        };
+        events.copied().collect()
+    }
+
     /// Records `event` of the connection called `name`.
     #[inline]
-    pub(crate) fn record(&mut self, event: Event, name: Option<&str>) {
+    pub(crate) fn record(&mut self, event: Event, name: Option<&Arc<str>>) {
         if self.print {
-            render::print_dbg(&event, name.unwrap_or(""));
+            render::print_dbg(&event, name.map_or("", |name| name));
         }
         self.ring.record(event);
     }

@@ -1,26 +1,36 @@
-//! The ring: the newest events of one reactor, in memory that is allocated once.
+//! The ring: what a reactor remembers, in memory that is reserved once.
 //!
-//! Comes after [`super::event`]; [`super::render`] reads what it keeps. When full, the oldest event makes room
-//! and is counted. All connections share one ring, so that its size does not depend on their number.
+//! Comes after [`super::event`]; [`super::render`] reads what it keeps. Two stores of equal capacity:
+//!
+//! - Lifecycle events are few and tell the story. [`super::fair`] gives every connection its part, so
+//!   that no busy neighbour pushes a quiet connection's events out unseen.
+//! - Frame events ([`Level::Frames`] and up) come by the million. [`super::newest`] keeps the newest.
+//!
+//! Reading merges the two in time order.
 
 use std::fmt;
+use std::iter::{FusedIterator, Rev};
 
 use super::event::Event;
+use super::fair::Fair;
+use super::kind::Level;
+use super::newest::Newest;
 
-/// A ring of events that overwrites the oldest.
+/// The newest events of a reactor's connections, each connection with its fair part.
 pub struct Ring {
-    /// A power of two of them, or none when the trace is off.
-    slots: Box<[Event]>,
-    /// Events recorded so far; the next one's sequence.
+    lifecycle: Fair,
+    frames: Newest,
+    /// The next event's sequence.
     recorded: u64,
 }
 
 impl Ring {
-    /// Most events a ring holds: 128 MiB of them.
+    /// Most events of either sort that a ring holds: 128 MiB of them.
     pub const MAX_CAPACITY: usize = 1 << 20;
 
-    /// A ring for `events` events, rounded up to a power of two and at most [`MAX_CAPACITY`](Ring::MAX_CAPACITY).
-    /// 0 switches recording off. All memory is allocated and touched here.
+    /// A ring for `events` lifecycle events and as many frame events, rounded up to a power of two and at most
+    /// [`MAX_CAPACITY`](Ring::MAX_CAPACITY). 0 switches recording off. All memory is reserved here; the
+    /// operating system hands it out as the ring fills for the first time.
     #[must_use]
     pub fn with_capacity(events: usize) -> Ring {
         let capacity = match events {
@@ -28,46 +38,44 @@ impl Ring {
             _ => events.min(Self::MAX_CAPACITY).next_power_of_two(),
         };
         Ring {
-            slots: vec![Event::EMPTY; capacity].into_boxed_slice(),
+            lifecycle: Fair::with_capacity(capacity),
+            frames: Newest::with_capacity(capacity),
             recorded: 0,
         }
     }
 
-    /// Records an event and gives it the next sequence. Never allocates, never fails.
+    /// Records an event and gives it the next sequence. Never allocates, never fails; takes the same time however
+    /// many events and connections there are.
     #[inline]
     pub fn record(&mut self, event: Event) {
-        // One masked index and one branch, which is also the switch: of an empty ring the mask is all ones,
-        // `recorded` stays 0, and slot 0 does not exist. So there is neither a division nor a way to panic.
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the mask keeps the low bits only"
-        )]
-        let index = self.recorded as usize & self.slots.len().wrapping_sub(1);
-        if let Some(slot) = self.slots.get_mut(index) {
-            *slot = event.with_sequence(self.recorded);
-            self.recorded += 1;
+        let event = event.with_sequence(self.recorded);
+        self.recorded += 1;
+        if event.kind().level() == Level::Frames {
+            self.frames.record(event);
+        } else {
+            self.lifecycle.record(event);
         }
     }
 
-    /// The events still held, oldest first. Reversible, for those who want the newest few.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Event> + Clone {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the mask keeps the low bits only"
-        )]
-        let next = self.recorded as usize & self.slots.len().wrapping_sub(1);
-        // Before the first lap is complete, what lies behind `next` was never recorded.
-        let (newer, older) = self.slots.split_at(next);
-        let older = if self.overwrites() { older } else { &[] };
-        older.iter().chain(newer)
+    /// The events still held, oldest first.
+    #[must_use]
+    pub fn iter(&self) -> Events<'_> {
+        Events::sorted(self.lifecycle.events().iter().chain(self.frames.events()))
     }
 
     /// The events of one connection still held, oldest first: its flight recorder. The newest `n` of them are
-    /// `of(connection).rev().take(n)`. Walks the whole ring, one cache line per event, so ask when somebody
-    /// wants to see them rather than at every disconnect.
-    pub fn of(&self, connection: u64) -> impl DoubleEndedIterator<Item = &Event> + Clone {
-        self.iter()
-            .filter(move |event| event.connection() == connection)
+    /// `of(connection).newest_first().take(n)`. Lifecycle events are found at once; frame events, if there are
+    /// any, by looking at all of them.
+    #[must_use]
+    pub fn of(&self, connection: u64) -> Events<'_> {
+        let frames = self.frames.events().iter();
+        let own = frames.filter(|event| event.connection() == connection);
+        Events::sorted(self.lifecycle.of(connection).chain(own))
+    }
+
+    /// Likewise, without frame events: found without looking at those of others.
+    pub(crate) fn lifecycle_of(&self, connection: u64) -> Events<'_> {
+        Events::sorted(self.lifecycle.of(connection))
     }
 
     /// How many events were recorded since the ring was made.
@@ -76,120 +84,178 @@ impl Ring {
         self.recorded
     }
 
-    /// How many of them were overwritten by newer ones.
+    /// How many of them were overwritten by newer ones. Of one connection
+    /// [`Events::overwritten`] tells.
     #[must_use]
     pub fn overwritten(&self) -> u64 {
-        self.recorded.saturating_sub(self.slots.len() as u64)
+        self.lifecycle.overwritten() + self.frames.overwritten()
     }
 
-    /// How many events the ring holds at most; 0 when it is off.
+    /// Most lifecycle events of one connection that the ring holds.
     #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.slots.len()
+    pub fn share(&self) -> usize {
+        self.lifecycle.share()
     }
 
-    /// Bytes of memory the events occupy.
+    /// Bytes of memory that the ring has reserved.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.slots)
-    }
-
-    /// Every slot holds an event, so the next one overwrites the oldest.
-    fn overwrites(&self) -> bool {
-        self.recorded >= self.slots.len() as u64
+        self.lifecycle.memory_bytes() + self.frames.memory_bytes()
     }
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ring")
-            .field("capacity", &self.capacity())
             .field("recorded", &self.recorded)
+            .field("overwritten", &self.overwritten())
             .finish_non_exhaustive()
     }
 }
 
+/// Events in the order they happened, oldest first.
+#[derive(Clone, Debug)]
+pub struct Events<'a> {
+    events: std::vec::IntoIter<&'a Event>,
+}
+
+impl<'a> Events<'a> {
+    pub(crate) fn sorted(events: impl Iterator<Item = &'a Event>) -> Self {
+        let mut events: Vec<&Event> = events.collect();
+        events.sort_unstable_by_key(|event| event.sequence());
+        Self {
+            events: events.into_iter(),
+        }
+    }
+
+    /// The newest first.
+    pub fn newest_first(self) -> Rev<Self> {
+        self.rev()
+    }
+
+    /// How many events of these connections were recorded, and overwritten since, before and between those that
+    /// are left here.
+    #[must_use]
+    pub fn overwritten(&self) -> u64 {
+        let mut connections: Vec<(u64, u64)> = Vec::new();
+        let numbers = self.events.as_slice().iter();
+        connections.extend(numbers.map(|event| (event.connection(), event.ordinal())));
+        connections.sort_unstable();
+        let own = connections.chunk_by(|(one, _), (other, _)| one == other);
+        own.map(|events| {
+            let recorded = events.last().map_or(0, |(_, ordinal)| ordinal + 1);
+            recorded.saturating_sub(events.len() as u64)
+        })
+        .sum()
+    }
+}
+
+impl<'a> Iterator for Events<'a> {
+    type Item = &'a Event;
+
+    fn next(&mut self) -> Option<&'a Event> {
+        self.events.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.events.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for Events<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.events.next_back()
+    }
+}
+
+impl ExactSizeIterator for Events<'_> {}
+impl FusedIterator for Events<'_> {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::Kind;
+    use crate::trace::{Frame, Kind};
 
-    fn filled(capacity: usize, events: u64) -> Ring {
-        let mut ring = Ring::with_capacity(capacity);
-        for index in 0..events {
-            ring.record(Event::handler_timer_fired(index * 10, index % 3, index));
-        }
-        ring
-    }
+    const TEXT: Frame<'static> = Frame {
+        opcode: 1,
+        fin: true,
+        compressed: false,
+        length: 5,
+        payload: b"hello",
+    };
 
     #[test]
     fn capacity_is_rounded_up_and_limited() {
         for (asked, given) in [(0, 0), (1, 1), (2, 2), (3, 4), (1000, 1024), (1024, 1024)] {
-            let ring = Ring::with_capacity(asked);
-            assert_eq!((ring.capacity(), ring.memory_bytes()), (given, given * 128));
-        }
-        assert_eq!(
-            Ring::with_capacity(usize::MAX).capacity(),
-            Ring::MAX_CAPACITY
-        );
-    }
-
-    #[test]
-    fn keeps_the_newest_oldest_first_at_every_fill() {
-        for capacity in [1, 2, 4, 8] {
-            for events in 0..=3 * capacity as u64 + 1 {
-                let ring = filled(capacity, events);
-                let kept: Vec<u64> = ring.iter().map(Event::value).collect();
-                let expected: Vec<u64> = (events.saturating_sub(capacity as u64)..events).collect();
-                assert_eq!(kept, expected, "{capacity} {events}");
-                assert!(ring.iter().all(|event| event.sequence() == event.value()));
-                assert_eq!(
-                    (ring.recorded(), ring.overwritten()),
-                    (events, events - kept.len() as u64)
-                );
-                assert!(
-                    ring.iter()
-                        .rev()
-                        .map(Event::value)
-                        .eq(kept.into_iter().rev())
-                );
+            let mut ring = Ring::with_capacity(asked);
+            for number in 0..2 * given + 1 {
+                ring.record(Event::closed_cleanly(0, number as u64));
+                ring.record(Event::frame_received(0, number as u64, TEXT));
             }
+            assert_eq!(ring.iter().count(), 2 * given, "{asked}");
         }
+        let frames_alone = 128 << 20;
+        let memory = Ring::with_capacity(usize::MAX).memory_bytes();
+        assert!((2 * frames_alone..4 * frames_alone).contains(&memory));
     }
 
     #[test]
-    fn without_capacity_nothing_is_recorded() {
-        let ring = filled(0, 5);
-        assert_eq!(
-            (ring.recorded(), ring.overwritten(), ring.memory_bytes()),
-            (0, 0, 0)
-        );
-        assert_eq!(ring.iter().count(), 0);
+    fn without_capacity_nothing_is_held() {
+        let mut ring = Ring::with_capacity(0);
+        ring.record(Event::closed_cleanly(0, 0));
+        ring.record(Event::frame_received(0, 0, TEXT));
+        assert_eq!((ring.recorded(), ring.iter().count()), (2, 0));
+        assert_eq!(ring.of(0).count(), 0);
     }
 
     #[test]
-    fn a_connection_sees_its_own_events_only() {
-        let ring = filled(8, 20);
-        let own: Vec<u64> = ring.of(1).map(Event::value).collect();
-        assert_eq!(own, [13, 16, 19]);
-        assert_eq!(
-            ring.of(1)
-                .rev()
-                .take(2)
-                .map(Event::value)
-                .collect::<Vec<_>>(),
-            [19, 16]
-        );
+    fn both_stores_come_out_as_one_story() {
+        let mut ring = Ring::with_capacity(8);
+        for number in 0..8 {
+            ring.record(Event::connecting(number, number % 2, 1, ""));
+            ring.record(Event::frame_received(number, number % 2, TEXT));
+        }
+        let sequences: Vec<u64> = ring.iter().map(Event::sequence).collect();
+        assert_eq!(sequences, (0..16).collect::<Vec<_>>());
+        let own: Vec<(u64, Kind)> = ring
+            .of(1)
+            .map(|event| (event.time_ns(), event.kind()))
+            .collect();
+        let pair = |time| [(time, Kind::Connecting), (time, Kind::FrameReceived)];
+        assert_eq!(own, [1, 3, 5, 7].map(pair).concat());
+        let newest: Vec<u64> = ring
+            .of(1)
+            .newest_first()
+            .take(3)
+            .map(Event::time_ns)
+            .collect();
+        assert_eq!(newest, [7, 7, 5]);
         assert_eq!(ring.of(99).count(), 0);
+    }
+
+    #[test]
+    fn what_is_missing_is_counted() {
+        let mut ring = Ring::with_capacity(4);
+        ring.record(Event::connecting(0, 7, 1, "").with_ordinal(0));
+        for ordinal in 1..=10 {
+            ring.record(Event::frame_received(0, 7, TEXT).with_ordinal(ordinal));
+            ring.record(Event::frame_received(0, 8, TEXT).with_ordinal(ordinal - 1));
+        }
+        // The connecting, and two frames of ten.
+        let own = ring.of(7);
+        assert_eq!((own.len(), own.overwritten()), (3, 8));
+        assert_eq!(ring.of(8).overwritten(), 8);
+        assert_eq!(ring.iter().overwritten(), 16);
+        assert_eq!(ring.overwritten(), 16);
     }
 
     #[test]
     fn an_event_comes_out_as_it_went_in() {
         let mut ring = Ring::with_capacity(4);
         ring.record(Event::closed_cleanly(1, 2));
-        let event = Event::close_received(123, 456, Some(1001), "going away");
+        let event = Event::close_received(123, 456, Some(1001), "going away").with_ordinal(9);
         ring.record(event);
-        assert_eq!(ring.iter().last(), Some(&event.with_sequence(1)));
+        assert_eq!(ring.iter().next_back(), Some(&event.with_sequence(1)));
         assert_eq!(
             ring.iter().next().map(Event::kind),
             Some(Kind::ClosedCleanly)

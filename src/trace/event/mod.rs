@@ -19,6 +19,7 @@ pub struct Event {
     time_ns: u64,
     sequence: u64,
     connection: u64,
+    ordinal: u64,
     value: u64,
     limit: u64,
     code: u16,
@@ -34,7 +35,7 @@ pub struct Event {
 
 /// What is left of two cache lines behind the fixed fields.
 const DETAIL_BYTES: usize = DETAIL_LENGTH as usize;
-const DETAIL_LENGTH: u8 = 78;
+const DETAIL_LENGTH: u8 = 70;
 
 // Two cache lines exactly: an event never straddles a third, and a ring of N events is 128 N bytes.
 const _: () = assert!(size_of::<Event>() == 128 && align_of::<Event>() == 64);
@@ -64,15 +65,13 @@ impl Event {
     /// How many bytes of a payload or text an event keeps.
     pub const DETAIL_CAPACITY: usize = DETAIL_BYTES;
 
-    /// Fills the ring before anything is recorded; never handed out.
-    pub(super) const EMPTY: Event = Event::new(0, 0, Kind::Connecting);
-
     #[inline]
     const fn new(time_ns: u64, connection: u64, kind: Kind) -> Event {
         Event {
             time_ns,
             sequence: 0,
             connection,
+            ordinal: 0,
             value: 0,
             limit: 0,
             code: 0,
@@ -121,6 +120,14 @@ impl Event {
         self.with_text(&reason)
     }
 
+    /// Numbers the event among those of its connection; what is missing shows as a gap then.
+    #[inline]
+    #[must_use]
+    pub fn with_ordinal(mut self, ordinal: u64) -> Event {
+        self.ordinal = ordinal;
+        self
+    }
+
     #[inline]
     pub(super) fn with_sequence(mut self, sequence: u64) -> Event {
         self.sequence = sequence;
@@ -146,6 +153,13 @@ impl Event {
     #[must_use]
     pub fn connection(&self) -> u64 {
         self.connection
+    }
+
+    /// Place among the events recorded of its connection, from 0, without gaps; where some are missing, they
+    /// were overwritten or dropped since.
+    #[must_use]
+    pub fn ordinal(&self) -> u64 {
+        self.ordinal
     }
 
     /// What happened.
@@ -233,6 +247,7 @@ impl fmt::Debug for Event {
             .field("time_ns", &self.time_ns)
             .field("sequence", &self.sequence)
             .field("connection", &self.connection)
+            .field("ordinal", &self.ordinal)
             .field("kind", &self.kind)
             .field("subject", &self.subject)
             .field("value", &self.value)

@@ -17,6 +17,7 @@ use super::{Id, Opcode, TlsVersion, is_cut, is_text_frame, shown};
 /// | --- | --- |
 /// | `time_ns` | nanoseconds since the reactor's start |
 /// | `sequence` | place among all recorded events, without gaps |
+/// | `ordinal` | place among the events recorded of its connection, from 0 |
 /// | `connection` | id as a string, `"slot#generation"` |
 /// | `name` | the connection's name, empty for none |
 /// | `event` | [`Kind::name`] |
@@ -75,9 +76,10 @@ impl Display for JsonLine<'_> {
         let event = self.event;
         write!(
             f,
-            "{{\"time_ns\":{},\"sequence\":{}",
+            "{{\"time_ns\":{},\"sequence\":{},\"ordinal\":{}",
             event.time_ns(),
-            event.sequence()
+            event.sequence(),
+            event.ordinal()
         )?;
         write!(f, ",\"connection\":\"{}\"", Id(event.connection()))?;
         write!(f, ",\"name\":{}", JsonString(self.name.as_bytes()))?;

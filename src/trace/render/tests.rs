@@ -263,7 +263,7 @@ fn every_kind_reads_as_a_dbg_line() {
 fn every_kind_reads_as_a_json_line() {
     for (event, _, members) in samples() {
         let comma = if members.is_empty() { "" } else { "," };
-        let common = r#""time_ns":1,"sequence":0,"connection":"5#3","name":"feed""#;
+        let common = r#""time_ns":1,"sequence":0,"ordinal":0,"connection":"5#3","name":"feed""#;
         let kind = event.kind().name();
         let expected = format!(r#"{{{common},"event":"{kind}"{comma}{members}}}"#);
         assert_eq!(json_line(&event, "feed").to_string(), expected);
