@@ -102,11 +102,14 @@ pub use protocol::handshake::{HandshakeError, HandshakeLimits, Rejection, Respon
 pub use protocol::url::{Url, UrlError};
 pub use reactor::{OwnedMessage, Reactor, ReactorBuilder, Remote};
 pub use request::{IntoRequest, Request};
+pub use session::liveness::Watch;
+pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
-pub use session::policy::ReconnectPolicy;
+pub use session::policy::{PolicyError, ReconnectPolicy};
 pub use session::proxy::{
     Proxy, ProxyError, ProxyRefusal, ProxyUrlError, SocksReply, SocksViolation,
 };
+pub use session::reach::StageTimes;
 pub use session::reason::DisconnectReason;
 pub use session::timers::TimerId;
 #[cfg(feature = "tls")]

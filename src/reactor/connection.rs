@@ -5,20 +5,20 @@ use super::Shared;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire, More};
 use super::remote::OwnedMessage;
+use super::resolver::Waiter;
 use super::slots::Availability;
+use super::socket;
 use crate::error::Error;
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::outbound::Compression;
-use crate::session::reason::DisconnectReason;
 use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
 #[cfg(feature = "tls")]
 use crate::tls::{Tls, TlsConfig};
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Interest, Token};
 use std::any::Any;
 use std::io::{self, ErrorKind};
@@ -31,10 +31,14 @@ const READS_PER_TURN: usize = 4;
 pub(super) struct Connection {
     pub(super) core: Core,
     link: Option<Link>,
+    /// Sockets that race to be the link, each with its token (RFC 8305).
+    racing: Vec<(Token, Link)>,
     /// Of the socket, new with each: an event for an earlier one is not taken for this one's.
     pub(super) token: Token,
     /// The entry in the timers that counts.
     pub(super) armed: Option<Time>,
+    /// Reading was paused when the last turn ended.
+    paused: bool,
     /// On the ready list: there is more to read than a turn's share.
     pub(super) ready: bool,
     /// The look-up whose answer is awaited.
@@ -73,8 +77,10 @@ impl Connection {
                 published: Availability::NotOpen,
             },
             link: None,
+            racing: Vec::new(),
             token: super::NO_TOKEN,
             armed: None,
+            paused: false,
             ready: false,
             lookup: 0,
             #[cfg(feature = "tls")]
@@ -91,8 +97,18 @@ impl Connection {
         let ended = event.is_read_closed() || event.is_error();
         let readable = event.is_readable() || ended;
         let writable = event.is_writable() || event.is_error();
-        if self.life().stage == Stage::Connecting && !self.handle_connecting(shared) {
-            return;
+        if event.token() != self.token {
+            let racer = self
+                .racing
+                .iter()
+                .position(|(token, _)| *token == event.token());
+            // Pitfall 24: an event of a socket that is gone finds nobody here.
+            let Some(racer) = racer else {
+                return;
+            };
+            if !self.handle_racer(shared, racer) {
+                return;
+            }
         }
         if let Some(link) = &mut self.link {
             link.peer_ended |= ended;
@@ -227,14 +243,19 @@ impl Connection {
                     shared.lookups += 1;
                     self.lookup = shared.lookups;
                     let url = &self.core.session.life.target.url;
-                    let (id, host, port) = (self.core.id, url.host_str(), url.port());
-                    match shared.resolver.resolve(id, self.lookup, host, port) {
-                        Ok(()) => return,
-                        Err(error) => {
-                            let (mut output, _) = shared.turn.split(None);
-                            self.life().handle_resolved(&mut output, Err(error))
-                        }
-                    }
+                    let waiter = Waiter {
+                        id: self.core.id,
+                        number: self.lookup,
+                        port: url.port(),
+                    };
+                    let now = shared.turn.now;
+                    let result = match shared.resolver.resolve(url.host_str(), waiter, now) {
+                        Ok(None) => return,
+                        Ok(Some(addresses)) => Ok(addresses),
+                        Err(error) => Err(error),
+                    };
+                    let (mut output, _) = shared.turn.split(None);
+                    self.life().handle_resolved(&mut output, result)
                 }
                 Step::Connect(address) => match self.open_socket(shared, address) {
                     Ok(()) => return,
@@ -249,36 +270,36 @@ impl Connection {
     }
 
     fn open_socket(&mut self, shared: &mut Shared, address: SocketAddr) -> io::Result<()> {
-        let mut stream = TcpStream::connect(address)?;
-        self.token = shared.next_token(self.core.id);
+        let options = &self.core.session.life.target.options.socket;
+        let mut stream = socket::connect(address, options)?;
+        let token = shared.next_token(self.core.id);
         // Edge-triggered, once for the socket's life (pitfall 31).
         let interest = Interest::READABLE | Interest::WRITABLE;
-        shared
-            .registry
-            .register(&mut stream, self.token, interest)?;
-        self.link = Some(Link::new(stream, address));
+        shared.registry.register(&mut stream, token, interest)?;
+        self.racing.push((token, Link::new(stream, address)));
         Ok(())
     }
 
-    /// True when the TCP connection stands.
-    fn handle_connecting(&mut self, shared: &mut Shared) -> bool {
-        let Some(link) = &mut self.link else {
+    /// A socket that tries to connect was reported; true when it has, and so has won the race.
+    fn handle_racer(&mut self, shared: &mut Shared, racer: usize) -> bool {
+        let Some(outcome) = self.racing[racer].1.connected() else {
             return false;
         };
+        let (token, mut link) = self.racing.swap_remove(racer);
         let address = link.address;
-        match link.connected() {
-            None => false,
-            Some(Ok(())) => {
-                // It fails only on a socket that is gone already, which the next read will say.
-                let _ = link.stream.set_nodelay(true);
+        match outcome {
+            Ok(()) => {
+                self.drop_racers(shared);
+                self.token = token;
+                self.link = Some(link);
                 self.core.peer = Some(address);
                 let (mut output, _) = shared.turn.split(None);
                 self.life().handle_connected(&mut output, address);
                 self.begin_handshakes(shared);
                 true
             }
-            Some(Err(error)) => {
-                self.link = None;
+            Err(error) => {
+                let _ = shared.registry.deregister(&mut link.stream);
                 let (mut output, _) = shared.turn.split(None);
                 let step = self
                     .life()
@@ -289,6 +310,13 @@ impl Connection {
         }
     }
 
+    fn drop_racers(&mut self, shared: &mut Shared) {
+        for (_, mut link) in self.racing.drain(..) {
+            // Dropping the socket would do it too, but a poll that counts on it is told.
+            let _ = shared.registry.deregister(&mut link.stream);
+        }
+    }
+
     fn begin_handshakes(&mut self, shared: &mut Shared) {
         #[cfg(feature = "tls")]
         if self.core.session.life.target.url.is_secure() {
@@ -296,6 +324,14 @@ impl Connection {
                 let (mut output, _) = shared.turn.split(None);
                 self.life().fail(&mut output, error);
             }
+            return;
+        }
+        // Refused before any I/O, unless a handler has asked for it with `Reconnect::To`, or a
+        // server with a redirect. What is meant for TLS must never be written without.
+        #[cfg(not(feature = "tls"))]
+        if self.core.session.life.target.url.is_secure() {
+            let (mut output, _) = shared.turn.split(None);
+            self.life().fail(&mut output, Error::TlsUnavailable);
             return;
         }
         self.begin_upgrade(shared);
@@ -322,7 +358,7 @@ impl Connection {
             .as_mut()
             .expect("TLS begins on a connected socket");
         link.tls = Some(Box::new(tls));
-        link.decrypt(&mut [], &mut shared.spare, |_| true)?;
+        link.decrypt(&mut [], &mut shared.spare, |_| {})?;
         Ok(())
     }
 
@@ -332,15 +368,17 @@ impl Connection {
             return;
         };
         let drained = link.flush(&mut shared.spare);
-        self.core.session.life.queued = link.queued();
+        let queued = link.queued();
+        let (mut output, _) = shared.turn.split(None);
+        let life = &mut self.core.session.life;
+        let low_water = life.handle_queued(&mut output, queued);
         if drained {
-            let (mut output, _) = shared.turn.split(None);
-            self.life().handle_drained(&mut output);
-            if self.life().stage == Stage::Open {
-                self.call(shared, Callback::OnDrained, |handler, cx| {
-                    handler.on_drained(cx)
-                });
-            }
+            life.handle_drained(&mut output);
+        }
+        if low_water && life.stage == Stage::Open {
+            self.call(shared, Callback::OnDrained, |handler, cx| {
+                handler.on_drained(cx)
+            });
         }
     }
 
@@ -359,6 +397,7 @@ impl Connection {
                 break;
             }
             reads += 1;
+            self.core.session.life.heard.any_byte = shared.turn.now;
             match self.receive_once(shared, &mut buffer) {
                 Ok(More::Perhaps) => {}
                 Ok(More::Drained) => break,
@@ -389,6 +428,7 @@ impl Connection {
     /// Is there anybody to read for?
     fn reads(&self) -> bool {
         self.link.is_some()
+            && !(self.core.session.life.paused && self.core.session.life.stage == Stage::Open)
             && matches!(
                 self.core.session.life.stage,
                 Stage::Securing
@@ -439,6 +479,13 @@ impl Connection {
         let start = link.partial.len();
         buffer[..start].copy_from_slice(link.partial.as_slice());
         let asked = buffer.len() - start;
+        if asked == 0 {
+            // A handshake message in so many small records that it does not fit.
+            let error = Error::Tls("a handshake message is too long".into());
+            let (mut output, _) = shared.turn.split(None);
+            self.life().fail(&mut output, error);
+            return Ok(More::Drained);
+        }
         let length = link.read(None, &mut buffer[start..])?;
         if length == 0 {
             return Ok(More::Ended);
@@ -448,7 +495,6 @@ impl Connection {
         let (core, turn) = (&mut self.core, &mut shared.turn);
         let received = link.decrypt(incoming, &mut shared.spare, |plain| {
             core.deliver(turn, None, plain);
-            core.wants_more()
         });
         let received = match received {
             Ok(received) => received,
@@ -508,6 +554,13 @@ impl Connection {
         }
         self.core.publish(&shared.central);
         let life = &self.core.session.life;
+        // What has arrived while reading was paused gives no new edge.
+        let paused = life.paused && life.stage == Stage::Open;
+        if self.paused && !paused && !self.ready {
+            self.ready = true;
+            shared.ready.push(self.core.id);
+        }
+        self.paused = paused;
         // What is due at once has the next turn, after the others had this one: a handler that arms
         // a timer without delay again and again, or a server that refuses at once, would keep it.
         let soonest = shared.turn.now.after(Duration::from_nanos(1));
@@ -534,7 +587,12 @@ impl Connection {
             shared.turn.frames.clear();
         }
         let life = &mut self.core.session.life;
-        life.queued = link.queued();
+        let queued = link.queued();
+        if queued != life.queued {
+            let (mut output, _) = shared.turn.split(None);
+            // What falls to the low mark here was never reported as high: it is the same turn.
+            life.handle_queued(&mut output, queued);
+        }
         if life.stage == Stage::Failing {
             link.end();
         }
@@ -548,10 +606,10 @@ impl Connection {
     }
 
     fn drop_link(&mut self, shared: &mut Shared) {
+        self.drop_racers(shared);
         if let Some(mut link) = self.link.take() {
             #[cfg(feature = "tls")]
             link.close_notify(&mut shared.spare);
-            // Dropping the socket would do it too, but a poll that counts on it is told.
             let _ = shared.registry.deregister(&mut link.stream);
         }
         self.core.session.inbound = Inbound::Nobody;
@@ -569,15 +627,13 @@ impl Connection {
         let reason = life.take_reason();
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;
-        let by_policy = match &reason {
-            DisconnectReason::Local { .. } => None,
-            _ => life.target.options.reconnect.delay(),
-        };
+        let by_policy = life.policy_delay(&reason, &mut shared.turn.entropy);
         let last = reason.is_handler_failure() || shared.is_shutting_down();
         let policy = if last { None } else { by_policy };
         let decision = self.core.on_disconnect(&mut shared.turn, &reason, policy);
         shared.turn.frames.clear();
         let life = &mut self.core.session.life;
+        life.end_attempt();
         if life.stage != Stage::BackOff {
             // The handler closed it, or failed.
             life.stage = Stage::Ended;

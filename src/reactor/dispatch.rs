@@ -52,12 +52,6 @@ impl Core {
         self.conclude(turn, wire, outcome);
     }
 
-    /// Does anything that arrives still matter?
-    #[cfg(feature = "tls")]
-    pub(super) fn wants_more(&self) -> bool {
-        !matches!(self.session.inbound, Inbound::Nobody)
-    }
-
     fn drain(
         &mut self,
         turn: &mut Turn,
@@ -93,9 +87,11 @@ impl Core {
             let open = Open {
                 epoch: cx.life.epoch,
                 attempts,
+                times: cx.life.stage_times(),
                 response: &response,
                 peer: self.peer.expect("an open connection has a peer"),
             };
+            cx.life.end_attempt();
             self.handler
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
@@ -116,31 +112,27 @@ impl Core {
                 life: cx.life,
                 now: cx.output.now,
             };
-            let result = match decoder.decode(&mut input, pool, &mut observer) {
-                Ok(Some(Event::Text(text))) => {
+            // Nearly every event is one of these two; they are not mixed with the others, so that a
+            // message goes from the decoder to the handler in registers.
+            let result = match decoder.decode_whole(&mut input, pool, &mut observer) {
+                Some(Event::Text(text)) => {
                     self.batch = true;
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Text(text))
                 }
-                Ok(Some(Event::Binary(bytes))) => {
+                Some(Event::Binary(bytes)) => {
                     self.batch = true;
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Binary(bytes))
                 }
-                Ok(Some(Event::Ping(payload))) => {
-                    cx.life.callback = Callback::OnPing;
-                    handler.on_ping(&mut cx, payload)
-                }
-                Ok(Some(Event::Pong(payload))) => {
-                    cx.life.callback = Callback::OnPong;
-                    handler.on_pong(&mut cx, payload)
-                }
-                Ok(Some(Event::Close(close))) => {
-                    cx.life.handle_close(&mut cx.output, close);
-                    Ok(())
-                }
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(Error::Protocol(error)),
+                _ => match decoder.decode_any(&mut input, pool, &mut observer) {
+                    Ok(Some(event)) => {
+                        self.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
+                        call_for(event, handler, &mut cx)
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(error) => return Err(Error::Protocol(error)),
+                },
             };
             result.map_err(Error::Handler)?;
         }
@@ -184,6 +176,7 @@ impl Core {
     /// What was delivered since the last time is a batch; it ends here.
     pub(super) fn end_batch(&mut self, turn: &mut Turn, wire: Option<&mut dyn Wire>) {
         if std::mem::take(&mut self.batch) {
+            self.session.life.heard.message(turn.now);
             self.call(turn, wire, Callback::OnBatchEnd, |handler, cx| {
                 handler.on_batch_end(cx)
             });
@@ -262,6 +255,7 @@ impl Core {
             attempt: life.attempt,
             epoch: life.epoch,
             clean: life.clean,
+            times: life.stage_times(),
             policy,
         };
         let mut decision = None;
@@ -293,6 +287,33 @@ impl Core {
         // What is left is dropped where a panic of its destructors is caught as well.
         let casts = self.casts;
         let _ = catch_unwind(AssertUnwindSafe(|| drop((casts, reason))));
+    }
+}
+
+/// The callback that an event is for.
+fn call_for(event: Event<'_>, handler: &mut dyn Handler, cx: &mut Context<'_>) -> HandlerResult {
+    match event {
+        Event::Text(text) => {
+            cx.life.callback = Callback::OnMessage;
+            handler.on_message(cx, Message::Text(text))
+        }
+        Event::Binary(bytes) => {
+            cx.life.callback = Callback::OnMessage;
+            handler.on_message(cx, Message::Binary(bytes))
+        }
+        Event::Ping(payload) => {
+            cx.life.callback = Callback::OnPing;
+            handler.on_ping(cx, payload)
+        }
+        Event::Pong(payload) => {
+            cx.life.handle_pong(payload, cx.output.now);
+            cx.life.callback = Callback::OnPong;
+            handler.on_pong(cx, payload)
+        }
+        Event::Close(close) => {
+            cx.life.handle_close(&mut cx.output, close);
+            Ok(())
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! - [`connection`]: one connection's turn.
 //! - [`dispatch`]: bytes to callbacks.
-//! - [`link`]: the socket, TLS, and output that waits.
+//! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
@@ -19,6 +19,7 @@ mod link;
 mod remote;
 mod resolver;
 mod slots;
+mod socket;
 mod timers;
 
 pub use remote::{OwnedMessage, Remote};
@@ -39,7 +40,7 @@ use connection::{Connection, Fate};
 use link::Spare;
 use mio::{Events, Poll, Registry, Token, Waker};
 use remote::{Central, Command};
-use resolver::Resolver;
+use resolver::{Answer, Resolver};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -57,10 +58,11 @@ const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
 
-/// The shared receive buffer, in bytes. TLS needs room for a whole record, which is 16 KiB and a
-/// bit; beyond that, size saves system calls until the second-level cache is full.
+/// The shared receive buffer, in bytes. TLS needs room for a whole handshake message with its
+/// records, which may have 64 KiB (a long chain of certificates) and a bit; beyond that, size saves
+/// system calls until the second-level cache is full.
 const RECEIVE_BUFFER: usize = 128 * 1024;
-const LEAST_RECEIVE_BUFFER: usize = 32 * 1024;
+const LEAST_RECEIVE_BUFFER: usize = 80 * 1024;
 
 /// Events that the trace keeps.
 const TRACE_CAPACITY: usize = 4096;
@@ -208,6 +210,7 @@ pub struct ReactorBuilder {
     print_trace: bool,
     receive_buffer: usize,
     command_capacity: usize,
+    dns_cache: Duration,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
 }
@@ -243,7 +246,7 @@ impl ReactorBuilder {
     }
 
     /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
-    /// 32 KiB at least.
+    /// 80 KiB at least.
     #[must_use]
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
         self.receive_buffer = bytes.max(LEAST_RECEIVE_BUFFER);
@@ -255,6 +258,14 @@ impl ReactorBuilder {
     #[must_use]
     pub fn command_capacity(mut self, commands: usize) -> Self {
         self.command_capacity = commands.max(1);
+        self
+    }
+
+    /// How long the addresses of a name are kept, 10 s by default; zero looks each up anew. Equal
+    /// look-ups that are under way at the same time are always joined.
+    #[must_use]
+    pub fn dns_cache(mut self, life: Duration) -> Self {
+        self.dns_cache = life;
         self
     }
 
@@ -287,7 +298,7 @@ impl ReactorBuilder {
         };
         let shared = Shared {
             registry: poll.registry().try_clone().map_err(Error::Reactor)?,
-            resolver: Resolver::new(&central),
+            resolver: Resolver::new(&central, self.dns_cache),
             central,
             turn,
             spare: Spare::default(),
@@ -331,6 +342,7 @@ impl Reactor {
             print_trace: false,
             receive_buffer: RECEIVE_BUFFER,
             command_capacity: COMMAND_CAPACITY,
+            dns_cache: resolver::ANSWER_LIFE,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -445,13 +457,9 @@ impl Reactor {
                 continue;
             }
             let index = slot(event.token());
-            // Pitfall 24: an event of a socket that is gone finds another token here, or nobody.
             let Some(Some(connection)) = connections.get_mut(index) else {
                 continue;
             };
-            if connection.token != event.token() {
-                continue;
-            }
             connection.handle_event(shared, event);
             if connection.settle(shared) == Fate::Ended {
                 remove(connections, shared, index);
@@ -533,16 +541,26 @@ impl Reactor {
                 self.for_all(|connection, shared| connection.set_level(shared, level));
             }
             Command::Print(print) => self.shared.turn.trace.set_print(print),
-            Command::Resolved { id, number, result } => {
-                self.with(id, |connection, shared| {
-                    connection.handle_resolved(shared, number, result);
-                });
-            }
+            Command::Resolved { host, answer } => self.handle_answer(&host, &answer),
             Command::Shutdown { deadline } => {
                 let deadline = self.shared.turn.now.after(deadline);
                 self.shared.shutdown = Some(deadline);
                 self.for_all(|connection, shared| connection.close(shared, GOING_AWAY));
             }
+        }
+    }
+
+    /// A name was looked up, for all connections that wait for it.
+    fn handle_answer(&mut self, host: &str, answer: &Answer) {
+        let now = self.shared.turn.now;
+        for waiter in self.shared.resolver.handle_answer(host, answer, now) {
+            let result = match answer {
+                Ok(addresses) => Ok(resolver::with_port(addresses, waiter.port)),
+                Err((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+            };
+            self.with(waiter.id, |connection, shared| {
+                connection.handle_resolved(shared, waiter.number, result);
+            });
         }
     }
 

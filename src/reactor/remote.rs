@@ -1,5 +1,6 @@
 //! Commands from other threads: a bounded queue that wakes the reactor once for many.
 
+use super::resolver::Answer;
 use super::slots::{Availability, Slots};
 use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler};
@@ -9,11 +10,10 @@ use crate::trace::Level;
 use mio::Waker;
 use std::any::Any;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use std::{fmt, io};
 
 /// A message that owns its bytes, to be sent from another thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +75,8 @@ pub(super) enum Command {
     },
     Print(bool),
     Resolved {
-        id: ConnectionId,
-        number: u64,
-        result: io::Result<Vec<SocketAddr>>,
+        host: String,
+        answer: Answer,
     },
     Shutdown {
         deadline: Duration,

@@ -105,11 +105,13 @@ impl Life {
         match self.stage {
             Stage::Over | Stage::Ended | Stage::Failing => return,
             Stage::Open | Stage::Closing | Stage::Closed => {}
-            Stage::Resolving
-            | Stage::Connecting
-            | Stage::Securing
-            | Stage::Upgrading
-            | Stage::BackOff => {
+            // Only the handler can fail between two attempts. There is nothing to disconnect.
+            Stage::BackOff => {
+                self.end_with(DisconnectReason::Failed(error));
+                self.stage = Stage::Ended;
+                return;
+            }
+            Stage::Resolving | Stage::Connecting | Stage::Securing | Stage::Upgrading => {
                 let (stage, status) = (self.failed_stage(&error), status(&error));
                 self.record(output, Kind::ConnectFailed, |time, id| {
                     Event::connect_failed(time, id, stage, status, &error)
@@ -157,7 +159,7 @@ impl Life {
     fn failed_stage(&self, error: &Error) -> kind::Stage {
         match (self.stage, error) {
             (_, Error::Tls(_)) => kind::Stage::Tls,
-            (Stage::Resolving | Stage::BackOff, _) => kind::Stage::Resolve,
+            (Stage::Resolving, _) => kind::Stage::Resolve,
             (Stage::Connecting, _) => kind::Stage::Tcp,
             (Stage::Securing, _) => kind::Stage::Tls,
             _ => kind::Stage::Upgrade,

@@ -39,46 +39,60 @@ pub(crate) struct FrameTrace<'a> {
     pub(crate) now: Time,
 }
 
-impl FrameTrace<'_> {
-    #[cold]
-    fn frame_received(&mut self, header: &FrameHeader, payload: &[u8]) {
-        let frame = Frame {
-            opcode: header.opcode as u8,
-            fin: header.fin,
-            compressed: header.rsv1,
-            length: header.payload_length,
-            payload: self.life.level.shown(payload),
-        };
-        let event = Event::frame_received(self.now.nanoseconds(), self.life.id, frame);
-        self.trace.record(event, self.life.name());
-    }
-
-    #[cold]
-    fn fragmented_completed(&mut self, opcode: OpCode, message: &[u8]) {
-        let frame = Frame {
-            opcode: opcode as u8,
-            fin: true,
-            compressed: false,
-            length: message.len() as u64,
-            payload: self.life.level.shown(message),
-        };
-        let event = Event::fragmented_completed(self.now.nanoseconds(), self.life.id, frame);
-        self.trace.record(event, self.life.name());
-    }
-}
-
 impl Observer for FrameTrace<'_> {
     #[inline]
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]) {
         if self.life.level.records(Kind::FrameReceived) {
-            self.frame_received(header, payload);
+            let frame = (*header, payload);
+            record(
+                self.trace,
+                self.life,
+                self.now,
+                Event::frame_received,
+                frame,
+            );
         }
     }
 
     #[inline]
     fn completed(&mut self, opcode: OpCode, message: &[u8]) {
         if self.life.level.records(Kind::FragmentedCompleted) {
-            self.fragmented_completed(opcode, message);
+            // As if it had come in one frame.
+            let header = FrameHeader {
+                fin: true,
+                rsv1: false,
+                opcode,
+                mask: None,
+                payload_length: message.len() as u64,
+            };
+            let frame = (header, message);
+            record(
+                self.trace,
+                self.life,
+                self.now,
+                Event::fragmented_completed,
+                frame,
+            );
         }
     }
+}
+
+/// Apart from the above, and with all its arguments by value: what is never needed while frames are
+/// not traced is not stored either.
+#[cold]
+fn record(
+    trace: &mut Recorder,
+    life: &Life,
+    now: Time,
+    event: fn(u64, u64, Frame<'_>) -> Event,
+    (header, payload): (FrameHeader, &[u8]),
+) {
+    let frame = Frame {
+        opcode: header.opcode as u8,
+        fin: header.fin,
+        compressed: header.rsv1,
+        length: header.payload_length,
+        payload: life.level.shown(payload),
+    };
+    trace.record(event(now.nanoseconds(), life.id, frame), life.name());
 }

@@ -3,12 +3,15 @@
 //! Before this comes the reactor, which reports what the sockets did; after it, on the way in, the
 //! decoder, and on the way out [`outbound`](super::outbound).
 
+use super::liveness::{Due, Heard, Liveness, Watch};
 use super::options::Target;
-use super::outbound::{Output, WaitingPong};
+use super::outbound::{Compression, Output, WaitingPong};
+use super::policy;
+use super::reach::{Next, Reach, StageTimes};
 use super::reason::DisconnectReason;
 use super::redirect;
 use super::timers::Timers;
-use super::{Inbound, Time};
+use super::{Entropy, Inbound, Time};
 use crate::error::{Error, Stage as ErrorStage};
 use crate::protocol::Role;
 use crate::protocol::decoder::Decoder;
@@ -88,18 +91,21 @@ pub(crate) struct Life {
     redirected_from: Option<Box<Target>>,
     /// Redirects followed in this attempt.
     redirects: u8,
-    connecting: Option<Box<Connecting>>,
+    /// The attempt under way.
+    pub(super) reach: Option<Box<Reach>>,
+    /// When the peer was last heard of.
+    pub(crate) heard: Heard,
+    liveness: Option<Box<Liveness>>,
+    /// Failures in a row, for the back-off; a connection that was no good counts.
+    failures: u32,
+    /// The handler, or another thread, wants nothing more to be read for now.
+    pub(crate) paused: bool,
+    /// The queue has reached its high-water mark, and not yet fallen to the low one.
+    pub(crate) high_water: bool,
     /// Why the connection ends, once that is known.
     pub(super) ending: Option<Box<DisconnectReason>>,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
-}
-
-/// What is needed only while connecting.
-struct Connecting {
-    addresses: Vec<SocketAddr>,
-    /// The next one to try.
-    next: usize,
 }
 
 impl Life {
@@ -122,7 +128,12 @@ impl Life {
             target,
             redirected_from: None,
             redirects: 0,
-            connecting: None,
+            reach: None,
+            heard: Heard::default(),
+            liveness: None,
+            failures: 0,
+            paused: false,
+            high_water: false,
             ending: None,
             clean: false,
         }
@@ -158,9 +169,77 @@ impl Life {
     /// When the reactor must call [`handle_deadline`](Self::handle_deadline) or fire a timer.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        match (self.deadline, self.timers.next()) {
-            (Some(deadline), Some(timer)) => Some(deadline.min(timer)),
-            (deadline, timer) => deadline.or(timer),
+        let lively = match &self.liveness {
+            Some(liveness) if self.watches() => {
+                liveness.next(&self.target.options.liveness, &self.heard)
+            }
+            _ => None,
+        };
+        let next_address = self.reach.as_ref().and_then(|reach| reach.next_start());
+        [self.deadline, self.timers.next(), lively, next_address]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Nobody can be expected to be heard while nothing is read.
+    fn watches(&self) -> bool {
+        self.stage == Stage::Open && !self.paused
+    }
+
+    /// Stops reading, or goes on with it; the watchdogs begin anew then.
+    pub(crate) fn pause(&mut self, output: &mut Output<'_>, paused: bool) {
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
+        if paused {
+            self.record(output, Kind::ReadingPaused, Event::reading_paused);
+        } else {
+            self.record(output, Kind::ReadingResumed, Event::reading_resumed);
+            self.heard.any_byte = output.now;
+            self.heard.data = self.heard.data.map(|_| output.now);
+            if let Some(liveness) = &mut self.liveness {
+                liveness.forgive(output.now);
+            }
+        }
+    }
+
+    /// The round trip of the last ping of the heartbeat that was answered.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.liveness.as_ref()?.round_trip
+    }
+
+    /// A pong has come; it may be one that the heartbeat waits for.
+    pub(crate) fn handle_pong(&mut self, payload: &[u8], now: Time) {
+        if let Some(liveness) = &mut self.liveness {
+            liveness.handle_pong(payload, now);
+        }
+    }
+
+    /// Does what heartbeats and watchdogs ask for.
+    fn handle_liveness(&mut self, output: &mut Output<'_>) {
+        while self.watches()
+            && let Some(liveness) = &mut self.liveness
+        {
+            let options = &self.target.options.liveness;
+            match liveness.due(options, &self.heard, output.now, output.entropy) {
+                None => return,
+                // A full queue refuses it; then the missing answer says so.
+                Some(Due::Ping(payload)) => {
+                    let _ = self.send_control(output, None, OpCode::Ping, &payload);
+                }
+                Some(Due::Text(text)) => {
+                    let plain = Compression::Never;
+                    let _ = self.send(output, None, plain, OpCode::Text, text.as_bytes());
+                }
+                Some(Due::Breach(watch, limit)) => {
+                    self.record(output, Kind::TimerFired, |time, id| {
+                        Event::timer_fired(time, id, timer_of(watch))
+                    });
+                    self.end_with(DisconnectReason::Silent { watch, limit });
+                }
+            }
         }
     }
 
@@ -174,7 +253,6 @@ impl Life {
         self.queued = 0;
         self.pong = None;
         self.ending = None;
-        self.deadline = Some(output.now.after(self.target.options.connect_timeout));
         let attempt = u64::from(self.attempt);
         let url = self.target.url.clone();
         let server = url.host_header();
@@ -186,6 +264,13 @@ impl Life {
             self.record(output, Kind::Reconnecting, |time, id| {
                 Event::reconnecting(time, id, attempt, server)
             });
+        }
+        self.reach = Some(Box::new(Reach::new(output.now)));
+        self.limit_stage(output.now, self.target.options.timeouts.resolve);
+        let given = &self.target.options.connect_to;
+        if !given.is_empty() {
+            let addresses = given.clone();
+            return self.connect_to(output, addresses);
         }
         let address = match url.host() {
             Host::Ipv4(address) => IpAddr::V4(address),
@@ -208,21 +293,20 @@ impl Life {
         if self.stage != Stage::Resolving {
             return Step::Wait;
         }
-        let result = result.and_then(|addresses| {
-            if addresses.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "it has none"));
-            }
-            Ok(addresses)
-        });
         match result {
-            Ok(addresses) => {
+            Ok(addresses) if !addresses.is_empty() => {
                 let (count, first) = (addresses.len() as u64, addresses[0]);
                 self.record(output, Kind::Resolved, |time, id| {
                     Event::resolved(time, id, count, first)
                 });
+                if let Some(reach) = &mut self.reach {
+                    reach.times.resolve = reach.lap(output.now);
+                }
                 self.connect_to(output, addresses)
             }
-            Err(source) => {
+            result => {
+                let none = || io::Error::new(io::ErrorKind::NotFound, "it has none");
+                let source = result.err().unwrap_or_else(none);
                 let host = self.target.url.host_str().to_owned();
                 self.fail(output, Error::Resolve { host, source });
                 Step::Wait
@@ -230,14 +314,35 @@ impl Life {
         }
     }
 
+    /// The stage that begins has this long, if the whole attempt has.
+    fn limit_stage(&mut self, now: Time, limit: Duration) {
+        let whole = self.target.options.timeouts.whole;
+        let end = self
+            .reach
+            .as_ref()
+            .map_or(now, |reach| reach.began())
+            .after(whole);
+        self.deadline = Some(now.after(limit).min(end));
+    }
+
     fn connect_to(&mut self, output: &mut Output<'_>, addresses: Vec<SocketAddr>) -> Step {
-        let first = addresses[0];
-        self.connecting = Some(Box::new(Connecting { addresses, next: 1 }));
         self.stage = Stage::Connecting;
+        self.limit_stage(output.now, self.target.options.timeouts.tcp);
+        let reach = self.reach.as_mut().expect("an attempt is under way");
+        match reach.race(addresses, output.now) {
+            Ok(first) => self.connect(output, first),
+            Err(error) => {
+                self.fail(output, Error::Io(error));
+                Step::Wait
+            }
+        }
+    }
+
+    fn connect(&mut self, output: &mut Output<'_>, address: SocketAddr) -> Step {
         self.record(output, Kind::TcpConnecting, |time, id| {
-            Event::tcp_connecting(time, id, first)
+            Event::tcp_connecting(time, id, address)
         });
-        Step::Connect(first)
+        Step::Connect(address)
     }
 
     /// The TCP connection to `address` did not come about: on to the next one, if there is one.
@@ -247,24 +352,27 @@ impl Life {
         address: SocketAddr,
         source: io::Error,
     ) -> Step {
-        if let Some(connecting) = &mut self.connecting
-            && let Some(&next) = connecting.addresses.get(connecting.next)
-        {
-            connecting.next += 1;
-            self.record(output, Kind::TcpConnecting, |time, id| {
-                Event::tcp_connecting(time, id, next)
-            });
-            return Step::Connect(next);
+        let Some(reach) = &mut self.reach else {
+            return Step::Wait;
+        };
+        match reach.handle_error(output.now) {
+            Next::Connect(address) => self.connect(output, address),
+            Next::Wait => Step::Wait,
+            Next::Failed => {
+                self.fail(output, Error::Connect { address, source });
+                Step::Wait
+            }
         }
-        self.fail(output, Error::Connect { address, source });
-        Step::Wait
     }
 
     /// The TCP connection to `address` stands; the handshakes have their own deadline.
     pub(crate) fn handle_connected(&mut self, output: &mut Output<'_>, address: SocketAddr) {
-        self.connecting = None;
-        self.deadline = Some(output.now.after(self.target.options.handshake_timeout));
+        if let Some(reach) = &mut self.reach {
+            reach.handle_connected();
+            reach.times.tcp = reach.lap(output.now);
+        }
         self.stage = Stage::Securing;
+        self.limit_stage(output.now, self.target.options.timeouts.tls);
         self.record(output, Kind::TcpConnected, |time, id| {
             Event::tcp_connected(time, id, address)
         });
@@ -276,6 +384,12 @@ impl Life {
     /// A request that cannot be written; the user's setters have refused it before.
     pub(crate) fn begin_upgrade(&mut self, output: &mut Output<'_>) -> Result<Inbound, Error> {
         self.stage = Stage::Upgrading;
+        self.limit_stage(output.now, self.target.options.timeouts.upgrade);
+        if let Some(reach) = &mut self.reach
+            && self.target.url.is_secure()
+        {
+            reach.times.tls = reach.lap(output.now);
+        }
         let Target { url, options } = &self.target;
         let offer = options.deflate.map(|deflate| deflate.offer());
         let head = self.target.request_head(offer.as_deref());
@@ -312,6 +426,15 @@ impl Life {
         self.deadline = None;
         self.redirects = 0;
         self.attempt = 0;
+        self.paused = false;
+        self.high_water = false;
+        self.heard = Heard::open(output.now);
+        if let Some(reach) = &mut self.reach {
+            reach.times.upgrade = reach.lap(output.now);
+        }
+        let liveness = &self.target.options.liveness;
+        self.liveness = (!liveness.is_empty())
+            .then(|| Box::new(Liveness::new(liveness, output.now, output.entropy)));
         self.epoch += 1;
         let (epoch, agreed) = (self.epoch, response.subprotocol().unwrap_or(""));
         if epoch == 1 {
@@ -382,11 +505,13 @@ impl Life {
         output: &mut Output<'_>,
         inbound: &mut Inbound,
     ) -> Step {
+        self.handle_liveness(output);
         if self.deadline.is_none_or(|deadline| output.now < deadline) {
-            return Step::Wait;
+            let due = self.reach.as_mut().and_then(|reach| reach.due(output.now));
+            return due.map_or(Step::Wait, |address| self.connect(output, address));
         }
         self.deadline = None;
-        let options = &self.target.options;
+        let timeouts = self.target.options.timeouts;
         let (timer, stage, limit) = match self.stage {
             Stage::BackOff => return self.begin_attempt(output),
             Stage::Closing | Stage::Closed => {
@@ -404,28 +529,34 @@ impl Life {
             Stage::Resolving => (
                 kind::Timer::ConnectDeadline,
                 ErrorStage::Resolve,
-                options.connect_timeout,
+                timeouts.resolve,
             ),
-            Stage::Connecting => (
-                kind::Timer::ConnectDeadline,
-                ErrorStage::Tcp,
-                options.connect_timeout,
-            ),
+            Stage::Connecting => (kind::Timer::ConnectDeadline, ErrorStage::Tcp, timeouts.tcp),
             Stage::Securing => (
                 kind::Timer::HandshakeDeadline,
                 ErrorStage::Tls,
-                options.handshake_timeout,
+                timeouts.tls,
             ),
             Stage::Upgrading => (
                 kind::Timer::HandshakeDeadline,
                 ErrorStage::Upgrade,
-                options.handshake_timeout,
+                timeouts.upgrade,
             ),
             Stage::Open | Stage::Over | Stage::Ended => return Step::Wait,
         };
         self.record(output, Kind::TimerFired, |time, id| {
             Event::timer_fired(time, id, timer)
         });
+        // Which of the two it was: the stage's own, or that of the whole attempt.
+        let began = self
+            .reach
+            .as_ref()
+            .map_or(output.now, |reach| reach.began());
+        let limit = if output.now.since(began) >= timeouts.whole {
+            timeouts.whole
+        } else {
+            limit
+        };
         // A refusal whose body does not end is a refusal all the same.
         let error = match inbound.finish_handshake() {
             Some(error @ HandshakeError::Rejected(_)) => Error::Handshake(error),
@@ -491,13 +622,60 @@ impl Life {
     /// Why it ended. The reactor has dropped the TCP connection.
     pub(crate) fn take_reason(&mut self) -> DisconnectReason {
         self.dropping = false;
-        self.connecting = None;
+        self.liveness = None;
         self.deadline = None;
         self.queued = 0;
         self.pong = None;
         self.ending
             .take()
             .map_or(DisconnectReason::Dropped, |reason| *reason)
+    }
+
+    /// How long the stages of the attempt took that is under way, or was the last.
+    pub(crate) fn stage_times(&self) -> StageTimes {
+        self.reach
+            .as_ref()
+            .map_or_else(StageTimes::default, |reach| reach.times)
+    }
+
+    /// The attempt is over, and everybody who wanted to know has been told.
+    pub(crate) fn end_attempt(&mut self) {
+        self.reach = None;
+    }
+
+    /// What the policy would do after `reason`: connect again after this time, or never.
+    pub(crate) fn policy_delay(
+        &mut self,
+        reason: &DisconnectReason,
+        entropy: &mut Entropy,
+    ) -> Option<Duration> {
+        let policy = &self.target.options.reconnect;
+        let asked = match reason {
+            DisconnectReason::Local { .. } => return None,
+            DisconnectReason::ConnectFailed(error) => {
+                self.failures = self.failures.saturating_add(1);
+                match error {
+                    Error::Handshake(HandshakeError::Rejected(rejection)) => {
+                        policy::retry_after(rejection)
+                    }
+                    _ => None,
+                }
+            }
+            _ => {
+                let good = self
+                    .heard
+                    .data_span()
+                    .is_some_and(|span| policy.resets(span));
+                self.failures = if good {
+                    0
+                } else {
+                    self.failures.saturating_add(1)
+                };
+                None
+            }
+        };
+        let delay = policy.delay(self.failures, entropy)?;
+        Some(delay.max(asked.unwrap_or_default()))
     }
 
     /// The next attempt comes after `delay`, or never.
@@ -518,5 +696,16 @@ impl Life {
         self.record(output, Kind::ReconnectScheduled, |time, id| {
             Event::reconnect_scheduled(time, id, nanoseconds, &reason)
         });
+    }
+}
+
+/// For the trace: what the watch is called there.
+fn timer_of(watch: Watch) -> kind::Timer {
+    match watch {
+        Watch::Pong => kind::Timer::PongDeadline,
+        Watch::Answer => kind::Timer::ApplicationPongDeadline,
+        Watch::AnyByte => kind::Timer::AnyByteWatchdog,
+        Watch::Data => kind::Timer::DataWatchdog,
+        Watch::FirstData => kind::Timer::FirstDataWatchdog,
     }
 }

@@ -8,16 +8,20 @@
 //! (`handle_*`); time, entropy and bytes are arguments. The protocol core, below, does the frames.
 //!
 //! - [`life`]: the stages, their deadlines, and what ends them.
+//! - [`reach`]: which address to try when, and how long each stage took.
+//! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
 //! - [`inbound`]: which parser reads the bytes now.
 //! - [`proxy`]: the way through a proxy, between tcp and tls.
+//! - [`supervision`]: starting anew after the end, and how often.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod closing;
 pub(crate) mod entropy;
 pub(crate) mod inbound;
 pub(crate) mod life;
+pub(crate) mod liveness;
 pub(crate) mod options;
 pub(crate) mod outbound;
 pub(crate) mod policy;
@@ -26,8 +30,10 @@ pub(crate) mod policy;
     expect(dead_code, reason = "the reactor does not drive tunnels yet")
 )]
 pub(crate) mod proxy;
+pub(crate) mod reach;
 pub(crate) mod reason;
 mod redirect;
+pub(crate) mod supervision;
 pub(crate) mod time;
 pub(crate) mod timers;
 
