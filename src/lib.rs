@@ -88,7 +88,10 @@ mod session;
 mod tls;
 pub mod trace;
 
-pub use error::{BoxError, DisconnectReason, Error, PolicyError, SendError, Stage, Watch};
+pub use error::{
+    BoxError, DisconnectReason, Error, PolicyError, ProxyError, ProxyRefusal, SendError,
+    SocksReply, SocksViolation, Stage, Watch,
+};
 pub use handler::{
     ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
     Termination,
@@ -105,9 +108,7 @@ pub use request::{IntoRequest, Request};
 pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
-pub use session::proxy::{
-    Proxy, ProxyError, ProxyRefusal, ProxyUrlError, SocksReply, SocksViolation,
-};
+pub use session::proxy::{Proxy, ProxyUrlError};
 pub use session::reach::StageTimes;
 pub use session::supervision::{Restart, Supervision};
 pub use session::timers::TimerId;

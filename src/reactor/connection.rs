@@ -267,14 +267,14 @@ impl Connection {
                 Step::Resolve => {
                     shared.lookups += 1;
                     self.lookup = shared.lookups;
-                    let url = &self.core.session.life.target.url;
+                    let (host, port) = self.core.session.life.wanted_host();
                     let waiter = Waiter {
                         id: self.core.id,
                         number: self.lookup,
-                        port: url.port(),
+                        port,
                     };
                     let now = shared.turn.now;
-                    let result = match shared.resolver.resolve(url.host_str(), waiter, now) {
+                    let result = match shared.resolver.resolve(host, waiter, now) {
                         Ok(None) => return,
                         Ok(Some(addresses)) => Ok(addresses),
                         Err(error) => Err(error),
@@ -320,7 +320,12 @@ impl Connection {
                 self.core.peer = Some(address);
                 let (mut output, _) = shared.turn.split(None);
                 self.life().handle_connected(&mut output, address);
-                self.begin_handshakes(shared);
+                let (mut output, _) = shared.turn.split(None);
+                let Session { inbound, life } = &mut self.core.session;
+                match life.begin_tunnel(&mut output) {
+                    Some(tunnel) => *inbound = tunnel,
+                    None => self.begin_handshakes(shared),
+                }
                 true
             }
             Err(error) => {
@@ -456,7 +461,8 @@ impl Connection {
             && !(self.core.session.life.paused && self.core.session.life.stage == Stage::Open)
             && matches!(
                 self.core.session.life.stage,
-                Stage::Securing
+                Stage::Tunnelling
+                    | Stage::Securing
                     | Stage::Upgrading
                     | Stage::Open
                     | Stage::Closing

@@ -64,6 +64,18 @@ impl Core {
         let mut input = input;
         let mut wire = wire;
         let mut opened = None;
+        if let Session {
+            inbound: Inbound::Tunnelling(tunnel),
+            life,
+        } = &mut self.session
+        {
+            let (mut output, _) = turn.split(reborrow(&mut wire));
+            if life.handle_proxy(&mut output, tunnel, input)? {
+                // The reactor goes on from here, as if the server had just been reached.
+                self.session.inbound = Inbound::Nobody;
+            }
+            return Ok(());
+        }
         if let Inbound::Upgrading(handshake) = &mut self.session.inbound {
             let received = handshake.receive(input).map_err(Error::Handshake)?;
             input = &input[received.consumed..];

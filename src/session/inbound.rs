@@ -1,6 +1,8 @@
 //! The inbound half of a session: which parser reads the bytes that arrive now.
 
+use super::proxy::Tunnel;
 use super::{Life, Time};
+use crate::error::ProxyError;
 use crate::protocol::decoder::{Decoder, Observer};
 use crate::protocol::frame::{FrameHeader, OpCode};
 use crate::protocol::handshake::{ClientHandshake, HandshakeError};
@@ -12,6 +14,8 @@ use crate::trace::recorder::Recorder;
 pub(crate) enum Inbound {
     /// Nobody: there is no connection, or what comes is of no interest any more.
     Nobody,
+    /// The exchange with a proxy.
+    Tunnelling(Box<Tunnel>),
     /// The opening handshake.
     Upgrading(Box<ClientHandshake>),
     /// Frames.
@@ -19,6 +23,17 @@ pub(crate) enum Inbound {
 }
 
 impl Inbound {
+    /// Gives up an exchange with a proxy, and says what it came to.
+    pub(crate) fn finish_tunnel(&mut self) -> Option<ProxyError> {
+        match std::mem::replace(self, Self::Nobody) {
+            Self::Tunnelling(tunnel) => Some(tunnel.finish()),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     /// Gives up a handshake that is under way, and says what it came to.
     pub(crate) fn finish_handshake(&mut self) -> Option<HandshakeError> {
         match std::mem::replace(self, Self::Nobody) {
