@@ -2,9 +2,9 @@
 //!
 //! Comes after [`super::event`]; [`super::render`] reads what it keeps. Two stores of equal capacity:
 //!
-//! - Lifecycle events are few and tell the story. [`super::fair`] gives every connection its part, so
+//! - Lifecycle events are few and tell the story. `fair.rs` gives every connection its part, so
 //!   that no busy neighbour pushes a quiet connection's events out unseen.
-//! - Frame events ([`Level::Frames`] and up) come by the million. [`super::newest`] keeps the newest.
+//! - Frame events ([`Level::Frames`] and up) come by the million. `newest.rs` keeps the newest.
 //!
 //! Reading merges the two in time order.
 

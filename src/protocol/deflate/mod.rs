@@ -1,7 +1,7 @@
 //! permessage-deflate (RFC 7692): what is offered, and what an answer may say to it.
 //!
 //! Before this comes the opening handshake, which carries offer and answer; after it the decoder
-//! inflates and the session deflates, through [`zlib`], the one file that knows zlib-rs.
+//! inflates and the session deflates, through `zlib.rs`, the one file that knows zlib-rs.
 
 #[cfg(feature = "deflate")]
 mod zlib;
