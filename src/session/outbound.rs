@@ -49,7 +49,7 @@ pub(super) struct WaitingPong {
 /// Is a message to be deflated, where permessage-deflate was negotiated?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// If it is at least as long as [`Deflate::compress_from`](crate::Deflate::compress_from) says.
+    /// If it is at least as long as `Deflate::compress_from` says.
     #[default]
     BySize,
     /// Yes, unless that makes it longer.
