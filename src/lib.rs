@@ -46,7 +46,7 @@
 //! | 3 | `reactor/` | the poll loop, sockets, timers, look-ups, commands of other threads; the only user of mio |
 //! | 2 | `handler.rs`, `request.rs` | what a user implements, and what a user asks for |
 //! | 1 | `session/`, `tls.rs`, `error.rs` | the life of one connection, without sockets and clock; TLS, the only user of rustls |
-//! | 0 | [`protocol`], [`trace`] | RFC 6455 and RFC 7692, bytes in and events out; the ring of recorded events |
+//! | 0 | [`protocol`], [`trace`], [`stats`] | RFC 6455 and RFC 7692, bytes in and events out; the ring of recorded events; counters and histograms |
 //!
 //! # What to know
 //!
@@ -84,6 +84,7 @@ pub mod protocol;
 mod reactor;
 mod request;
 mod session;
+pub mod stats;
 #[cfg(feature = "tls")]
 mod tls;
 pub mod trace;
@@ -103,7 +104,10 @@ pub use protocol::deflate::Deflate;
 pub use protocol::error::ProtocolError;
 pub use protocol::handshake::{HandshakeError, HandshakeLimits, Rejection, Response};
 pub use protocol::url::{Url, UrlError};
-pub use reactor::{Client, OwnedMessage, Reactor, ReactorBuilder, Remote};
+pub use reactor::{
+    Client, ConnectionState, ConnectionStatus, Connections, OwnedMessage, Reactor, ReactorBuilder,
+    Remote,
+};
 pub use request::{IntoRequest, Request};
 pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};

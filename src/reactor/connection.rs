@@ -15,6 +15,7 @@ use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::outbound::Compression;
 use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
+use crate::stats::meter::ConnectionMeter;
 #[cfg(feature = "tls")]
 use crate::tls::{Tls, TlsConfig};
 use crate::trace::event::Event as TraceEvent;
@@ -24,6 +25,7 @@ use mio::{Interest, Token};
 use std::any::Any;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
@@ -66,6 +68,10 @@ impl Connection {
         handler: Box<dyn Handler>,
         shared: &Shared,
     ) -> Self {
+        let server = request.target.url.host_header().to_string();
+        let meter = ConnectionMeter::new(request.target.options.name.clone(), server);
+        let meter = Arc::new(meter);
+        shared.central.slots().register(id, &meter);
         let life = Life::new(id.0, request.target, shared.level, shared.turn.now);
         Self {
             core: Core {
@@ -80,6 +86,7 @@ impl Connection {
                 peer: None,
                 published: Availability::NotOpen,
                 opened: None,
+                meter,
             },
             link: None,
             racing: Vec::new(),
@@ -181,6 +188,7 @@ impl Connection {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
             result = life.send(output, None, Compression::BySize, opcode, payload);
             if let Err(error) = result {
+                output.tally.drops += u64::from(!matches!(error, SendError::Full { .. }));
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
                     TraceEvent::send_dropped(time, id, opcode as u8, length, error)
@@ -484,6 +492,7 @@ impl Connection {
         let in_room = room.as_ref().map_or(0, |room| room.len());
         let asked = in_room + buffer.len();
         let length = link.read(room, buffer)?;
+        shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);
         }
@@ -518,6 +527,7 @@ impl Connection {
             return Ok(More::Drained);
         }
         let length = link.read(None, &mut buffer[start..])?;
+        shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);
         }
@@ -629,6 +639,7 @@ impl Connection {
                 let _ = written.try_send(Ok(()));
             }
         }
+        shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
         if life.stage == Stage::Failing {
             link.end();
         }
@@ -683,6 +694,8 @@ impl Connection {
         life.end_attempt();
         if life.stage != Stage::BackOff {
             // The handler closed it, or failed.
+            let cause = super::status::cause(&reason);
+            shared.turn.tally.disconnected(cause, false);
             life.stage = Stage::Ended;
             return;
         }
@@ -700,6 +713,8 @@ impl Connection {
                 Some(Duration::ZERO)
             }
         };
+        let tally = &mut shared.turn.tally;
+        tally.disconnected(super::status::cause(&reason), delay.is_some());
         let (mut output, _) = shared.turn.split(None);
         life.plan(&mut output, delay, reason);
     }

@@ -10,6 +10,7 @@
 //! - [`dispatch`]: bytes to callbacks.
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
+//! - [`status`]: what is counted, and who may look.
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
 
@@ -21,10 +22,12 @@ mod remote;
 mod resolver;
 mod slots;
 mod socket;
+mod status;
 mod timers;
 
 pub use client::Client;
 pub use remote::{OwnedMessage, Remote};
+pub use status::{ConnectionState, ConnectionStatus, Connections};
 
 use crate::error::DisconnectReason;
 use crate::error::Error;
@@ -36,6 +39,7 @@ use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
 use crate::session::supervision::{Restarts, Supervision, Verdict, is_failure};
 use crate::session::{Entropy, Output, Time, Wire};
+use crate::stats::tally::Tally;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use crate::trace::recorder::Recorder;
@@ -139,6 +143,9 @@ struct Turn {
     frames: Buffer,
     entropy: Entropy,
     trace: Recorder,
+    tally: Tally,
+    /// Until when the time is accounted for.
+    lap: Time,
     pool: Pool,
     deflaters: Deflaters,
 }
@@ -146,6 +153,7 @@ struct Turn {
 impl Turn {
     fn read_clock(&mut self) {
         self.now = Time::from_start(self.start.elapsed());
+        self.lap = self.now;
     }
 
     /// What sending needs, and apart from it what receiving needs.
@@ -158,6 +166,7 @@ impl Turn {
             frames: &mut self.frames,
             entropy: &mut self.entropy,
             trace: &mut self.trace,
+            tally: &mut self.tally,
             deflaters: &mut self.deflaters,
             wire: wire.map(|wire| wire as &mut dyn Wire),
         };
@@ -292,12 +301,15 @@ impl ReactorBuilder {
     pub fn build(self) -> Result<Reactor, Error> {
         let poll = Poll::new().map_err(Error::Reactor)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Reactor)?;
-        let central = Arc::new(Central::new(waker, self.command_capacity));
+        let start = Instant::now();
+        let central = Arc::new(Central::new(waker, start, self.command_capacity));
         let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
         let turn = Turn {
             central: Arc::clone(&central),
-            start: Instant::now(),
+            start,
             now: Time::ZERO,
+            tally: Tally::default(),
+            lap: Time::ZERO,
             frames: Buffer::new(),
             entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
             trace: Recorder::new(self.trace_capacity, self.print_trace),
@@ -438,6 +450,7 @@ impl Reactor {
             Err(error) => return Err(Error::Reactor(error)),
         }
         self.shared.turn.read_clock();
+        let news = self.events.iter().count() as u64;
         let woken = self.handle_events();
         self.handle_ready();
         if woken {
@@ -445,6 +458,7 @@ impl Reactor {
         }
         self.handle_timers();
         self.handle_shutdown();
+        self.shared.turn.end(news);
         match self.shared.escalated.pop_front() {
             Some(error) => Err(error),
             None => Ok(()),
@@ -509,7 +523,7 @@ impl Reactor {
                 continue;
             };
             connection.handle_event(shared, event);
-            if connection.settle(shared) == Fate::Ended {
+            if connection.end_turn(shared) == Fate::Ended {
                 remove(connections, shared, index);
             }
         }
@@ -664,7 +678,7 @@ impl Reactor {
             return;
         }
         turn(connection, &mut self.shared);
-        if connection.settle(&mut self.shared) == Fate::Ended {
+        if connection.end_turn(&mut self.shared) == Fate::Ended {
             remove(&mut self.connections, &mut self.shared, index);
         }
     }
@@ -716,6 +730,7 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
         }
     }
     shared.central.slots().release(id, name);
+    shared.turn.skip_lap();
     if escalates {
         let connection = name.map_or_else(|| id.to_string(), str::to_owned);
         let reason = Box::new(reason);

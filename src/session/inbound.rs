@@ -6,6 +6,7 @@ use crate::error::ProxyError;
 use crate::protocol::decoder::{Decoder, Observer};
 use crate::protocol::frame::{FrameHeader, OpCode};
 use crate::protocol::handshake::{ClientHandshake, HandshakeError};
+use crate::stats::tally::Tally;
 use crate::trace::event::{Event, Frame};
 use crate::trace::kind::Kind;
 use crate::trace::recorder::Recorder;
@@ -50,6 +51,7 @@ impl Inbound {
 /// message, so it only borrows; what an event needs is gathered when there is one.
 pub(crate) struct FrameTrace<'a> {
     pub(crate) trace: &'a mut Recorder,
+    pub(crate) tally: &'a mut Tally,
     pub(crate) life: &'a Life,
     pub(crate) now: Time,
 }
@@ -57,6 +59,8 @@ pub(crate) struct FrameTrace<'a> {
 impl Observer for FrameTrace<'_> {
     #[inline]
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]) {
+        let tally = &mut self.tally.inbound;
+        tally.frame(header.opcode as u8, header.payload_length);
         if self.life.level.records(Kind::FrameReceived) {
             let frame = (*header, payload);
             record(

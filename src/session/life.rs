@@ -162,6 +162,7 @@ impl Life {
         kind: Kind,
         event: impl FnOnce(u64, u64) -> Event,
     ) {
+        output.tally.note(kind);
         if self.level.records(kind) {
             let event = event(output.now.nanoseconds(), self.id);
             self.trace(output.trace, event);
