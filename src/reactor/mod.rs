@@ -6,7 +6,8 @@
 //!                                      `-> one write, timers, ready list
 //! ```
 //!
-//! - [`connection`]: one connection's turn.
+//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket.
+//! - [`receive`]: from the socket into the decoder.
 //! - [`dispatch`]: bytes to callbacks.
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
@@ -15,9 +16,11 @@
 //! - [`resolver`]: names looked up on threads of their own.
 
 mod client;
+mod connect;
 mod connection;
 mod dispatch;
 mod link;
+mod receive;
 mod remote;
 mod resolver;
 mod slots;
