@@ -1,6 +1,7 @@
 //! Frame headers, parsed and written, in all length forms; beside a walk that checks nothing.
 
 #[path = "support/frames.rs"]
+#[allow(dead_code, reason = "only the headers matter here")]
 mod frames;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

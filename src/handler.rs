@@ -4,6 +4,7 @@
 //! to its own connection through [`Context`], directly: what it sends goes into the output buffer
 //! of the turn, and leaves with everything else of that turn in one write.
 
+use crate::error::DisconnectReason;
 use crate::error::{BoxError, SendError};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::frame::OpCode;
@@ -11,7 +12,7 @@ use crate::protocol::handshake::Response;
 use crate::request::Request;
 use crate::session::life::Life;
 use crate::session::outbound::{Compression, Fragment, Output};
-use crate::session::reason::DisconnectReason;
+use crate::session::reach::StageTimes;
 use crate::session::timers::TimerId;
 use crate::trace::ring::Events;
 use crate::trace::{self, LastEvents, Level};
@@ -93,6 +94,8 @@ pub struct Open<'a> {
     pub epoch: u64,
     /// Attempts it took, from 1.
     pub attempts: u32,
+    /// How long the stages of the last attempt took.
+    pub times: StageTimes,
     /// The server's answer: its headers and the subprotocol.
     pub response: &'a Response,
     /// The address of the peer.
@@ -111,6 +114,8 @@ pub struct Disconnect<'a> {
     pub epoch: u64,
     /// Both Close frames were exchanged (RFC 6455 §7.1.4: "closed _cleanly_").
     pub clean: bool,
+    /// How long the stages of the failed attempt took; all `None` if the connection was open.
+    pub times: StageTimes,
     /// What [`Reconnect::ByPolicy`] would do: connect again after this time, or never.
     pub policy: Option<Duration>,
     pub(crate) story: Story<'a>,
@@ -265,7 +270,9 @@ pub trait Handler: 'static {
         Ok(())
     }
 
-    /// The socket had refused to take more, and has now taken all that waited.
+    /// So much had waited for the socket that the high-water mark was reached, and it has fallen to
+    /// the low one again; see [`Request::water_marks`]. By default: the socket had refused to take
+    /// more, and has now taken all that waited.
     #[allow(clippy::missing_errors_doc)]
     fn on_drained(&mut self, cx: &mut Context<'_>) -> HandlerResult {
         let _ = cx;
@@ -305,6 +312,23 @@ impl Context<'_> {
     /// Bytes of output that wait: what the socket did not take, and what this turn has sent so far.
     pub fn queued(&self) -> usize {
         self.life.queued + self.output.frames.len()
+    }
+
+    /// The round trip of the last ping of the request's heartbeat that was answered.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.life.round_trip()
+    }
+
+    /// Reads no more from this connection for now, so that TCP holds the peer back. What was read
+    /// already is still delivered. Watchdogs and heartbeats rest meanwhile, and the end of the
+    /// connection goes unnoticed. Opening anew, or closing, resumes it.
+    pub fn pause_reading(&mut self) {
+        self.life.pause(&mut self.output, true);
+    }
+
+    /// Goes on reading.
+    pub fn resume_reading(&mut self) {
+        self.life.pause(&mut self.output, false);
     }
 
     /// Sends a text message.

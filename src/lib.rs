@@ -91,7 +91,10 @@ pub mod stats;
 mod tls;
 pub mod trace;
 
-pub use error::{BoxError, Error, SendError, Stage};
+pub use error::{
+    BoxError, DisconnectReason, Error, PolicyError, ProxyError, ProxyRefusal, SendError,
+    SocksReply, SocksViolation, Stage, Watch,
+};
 pub use handler::{
     ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
     Termination,
@@ -104,12 +107,16 @@ pub use protocol::error::ProtocolError;
 pub use protocol::handshake::{HandshakeError, HandshakeLimits, Rejection, Response};
 pub use protocol::url::{Url, UrlError};
 pub use reactor::{
-    ConnectionState, ConnectionStatus, Connections, OwnedMessage, Reactor, ReactorBuilder, Remote,
+    Client, ConnectionState, ConnectionStatus, Connections, OwnedMessage, Reactor, ReactorBuilder,
+    Remote,
 };
 pub use request::{IntoRequest, Request};
+pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
-pub use session::reason::DisconnectReason;
+pub use session::proxy::{Proxy, ProxyUrlError};
+pub use session::reach::StageTimes;
+pub use session::supervision::{Restart, Supervision};
 pub use session::timers::TimerId;
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsConfigBuilder};

@@ -1,16 +1,21 @@
 //! What to connect to, and how: built by the user, checked before any I/O.
 
 use crate::error::Error;
+use crate::error::PolicyError;
 use crate::protocol::decoder::Limits;
 #[cfg(feature = "deflate")]
 use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{self, HandshakeLimits};
 use crate::protocol::url::Url;
+use crate::session::liveness::Beat;
+use crate::session::options::SocketOptions;
 use crate::session::policy::ReconnectPolicy;
+use crate::session::proxy::{Proxy, ProxyUrlError};
 use crate::session::{Options, Target};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use crate::trace::Level;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -143,17 +148,45 @@ impl Request {
         self
     }
 
-    /// How long looking up the name and the TCP handshake may take together; 10 s by default.
+    /// How long looking up the name may take; 10 s by default, as every stage has.
     #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.options().connect_timeout = timeout;
+    pub fn resolve_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.resolve = timeout;
         self
     }
 
-    /// How long the TLS handshake and the opening handshake may take together; 10 s by default.
+    /// How long the TCP handshake may take, over all addresses that are tried; 10 s by default.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.tcp = timeout;
+        self
+    }
+
+    /// How long a proxy may take to open the way; 10 s by default.
+    #[must_use]
+    pub fn proxy_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.proxy = timeout;
+        self
+    }
+
+    /// How long the TLS handshake may take; 10 s by default.
+    #[must_use]
+    pub fn tls_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.tls = timeout;
+        self
+    }
+
+    /// How long the opening handshake may take (RFC 6455 §4.1); 10 s by default.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.options().handshake_timeout = timeout;
+        self.options().timeouts.upgrade = timeout;
+        self
+    }
+
+    /// How long all stages may take together; 30 s by default.
+    #[must_use]
+    pub fn open_timeout(mut self, timeout: Duration) -> Self {
+        self.options().timeouts.whole = timeout;
         self
     }
 
@@ -187,6 +220,128 @@ impl Request {
         self
     }
 
+    /// Calls [`Handler::on_drained`](crate::Handler::on_drained) when, after at least `high` bytes of
+    /// output have waited for the socket, no more than `low` do. By default 0 and 1: whenever the
+    /// socket had refused something and has taken all of it.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]: `low` above `high`.
+    pub fn water_marks(mut self, low: usize, high: usize) -> Result<Self, Error> {
+        if low > high {
+            return Err(PolicyError::Marks.into());
+        }
+        self.options().water_marks = (low, high.max(1));
+        Ok(self)
+    }
+
+    /// Sends a ping about every `interval` (up to a tenth earlier, so that the pings of many
+    /// connections spread), and takes the peer for dead when no pong answers within `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]: a zero, or a deadline longer than the interval.
+    pub fn ping_every(mut self, interval: Duration, deadline: Duration) -> Result<Self, Error> {
+        self.options().liveness.ping = Some(Beat::new(interval, deadline, None)?);
+        Ok(self)
+    }
+
+    /// Sends `text` as a message about every `interval`, for servers that want a heartbeat of their
+    /// own kind, and takes the peer for dead when no message follows within `deadline`.
+    ///
+    /// # Errors
+    /// As [`ping_every`](Self::ping_every).
+    pub fn text_every(
+        mut self,
+        text: &str,
+        interval: Duration,
+        deadline: Duration,
+    ) -> Result<Self, Error> {
+        self.options().liveness.text = Some(Beat::new(interval, deadline, Some(text))?);
+        Ok(self)
+    }
+
+    /// Takes the peer for dead when nothing at all arrives for `limit`, not even a pong.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]: zero. So for the other watchdogs.
+    pub fn watch_bytes(mut self, limit: Duration) -> Result<Self, Error> {
+        self.options().liveness.any_byte = Some(not_zero(limit)?);
+        Ok(self)
+    }
+
+    /// Takes the peer for dead when no message arrives for `limit`; pings and pongs do not count.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]: zero.
+    pub fn watch_data(mut self, limit: Duration) -> Result<Self, Error> {
+        self.options().liveness.data = Some(not_zero(limit)?);
+        Ok(self)
+    }
+
+    /// Takes the peer for dead when the first message does not arrive within `limit` after the
+    /// connection opened.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]: zero.
+    pub fn watch_first_data(mut self, limit: Duration) -> Result<Self, Error> {
+        self.options().liveness.first_data = Some(not_zero(limit)?);
+        Ok(self)
+    }
+
+    /// Connects to these addresses instead of looking the URL's host up, which still names the
+    /// server in TLS and in the `Host` header.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]: none is given.
+    pub fn connect_to(
+        mut self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<Self, Error> {
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        if addresses.is_empty() {
+            return Err(PolicyError::NoAddress.into());
+        }
+        self.options().connect_to = addresses;
+        Ok(self)
+    }
+
+    /// Connects through a proxy: HTTP CONNECT or SOCKS5.
+    ///
+    /// ```
+    /// use websockex::{Proxy, Request};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let proxy = Proxy::parse("socks5h://user:password@proxy.example.com:1080")?;
+    /// let request = Request::new("wss://stream.example.com/ws")?.proxy(proxy);
+    /// # let _ = request;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.options().proxy = Some(proxy);
+        self
+    }
+
+    /// Connects through the proxy that the environment names for this URL, if it names one:
+    /// `https_proxy` for `wss`, `http_proxy` for `ws`, `all_proxy` for both, unless `no_proxy`
+    /// exempts the host; read now, in upper case too where that is safe.
+    ///
+    /// # Errors
+    /// A variable that applies and does not name a proxy.
+    pub fn proxy_from_environment(mut self) -> Result<Self, ProxyUrlError> {
+        let lookup = |name: &str| std::env::var(name).ok();
+        let proxy = Proxy::from_environment(&self.target.url, lookup)?;
+        self.options().proxy = proxy;
+        Ok(self)
+    }
+
+    /// Sets options of the socket.
+    #[must_use]
+    pub fn socket(mut self, options: SocketOptions) -> Self {
+        self.options().socket = options;
+        self
+    }
+
     /// When to connect again, where the handler leaves it to the request.
     #[must_use]
     pub fn reconnect(mut self, policy: ReconnectPolicy) -> Self {
@@ -201,12 +356,39 @@ impl Request {
         self
     }
 
-    /// A name for the trace.
+    /// Ends [`Reactor::run`](crate::Reactor::run) with [`Error::Ended`] when this connection ends for
+    /// good in any way but a close from this side, or one of the peer's with 1000 or 1001. The other
+    /// connections are still there then.
+    #[must_use]
+    pub fn linked(mut self) -> Self {
+        self.options().linked = true;
+        self
+    }
+
+    /// Gives a first attempt that fails to whoever waits for the connection, instead of to
+    /// [`on_disconnect`](crate::Handler::on_disconnect): [`Client::connect`](crate::Client::connect)
+    /// returns the error and the connection ends. Without this it is the policy's business like any
+    /// other failure, and `Client::connect` waits until the connection is open, or has ended.
+    #[must_use]
+    pub fn fail_first(mut self) -> Self {
+        self.options().fail_first = true;
+        self
+    }
+
+    /// A name for the trace, and for [`Remote::find`](crate::Remote::find). No two connections of a
+    /// reactor have the same.
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.options().name = Some(name.into());
         self
     }
+}
+
+fn not_zero(limit: Duration) -> Result<Duration, PolicyError> {
+    if limit.is_zero() {
+        return Err(PolicyError::Zero("a watchdog's limit"));
+    }
+    Ok(limit)
 }
 
 /// What can be connected to: a URL, or a [`Request`].

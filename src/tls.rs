@@ -230,8 +230,13 @@ impl ServerCertVerifier for AcceptAny {
 }
 
 /// The TLS state of one connection.
+///
+/// rustls remembers where in the caller's buffer the pieces of an unfinished handshake message lie.
+/// So every call, also one that only sends, must be given what earlier calls have left of it.
 pub(crate) struct Tls {
     connection: UnbufferedClientConnection,
+    /// An error was met: rustls is not to be asked again.
+    failed: bool,
 }
 
 /// What came of some ciphertext.
@@ -252,7 +257,10 @@ impl Tls {
         };
         let connection =
             UnbufferedClientConnection::new(Arc::clone(&config.config), name).map_err(tls_error)?;
-        Ok(Self { connection })
+        Ok(Self {
+            connection,
+            failed: false,
+        })
     }
 
     /// Is the TLS handshake still under way?
@@ -275,8 +283,9 @@ impl Tls {
         self.connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
 
-    /// Takes ciphertext. Plaintext goes to `deliver`, which says whether it wants more; what the
-    /// TLS layer itself has to say to the peer goes into `outgoing`.
+    /// Takes ciphertext. Plaintext goes to `deliver`; what the TLS layer itself has to say to the
+    /// peer goes into `outgoing`. What is not consumed is the beginning of a record or of a
+    /// handshake message.
     ///
     /// # Errors
     /// What the peer did wrong. The alert that tells it so is in `outgoing`.
@@ -284,8 +293,9 @@ impl Tls {
         &mut self,
         incoming: &mut [u8],
         outgoing: &mut Buffer,
-        mut deliver: impl FnMut(&[u8]) -> bool,
+        mut deliver: impl FnMut(&[u8]),
     ) -> Result<Received, Error> {
+        self.check()?;
         let mut received = Received {
             consumed: 0,
             ended: false,
@@ -296,7 +306,8 @@ impl Tls {
             let state = match state {
                 Ok(state) => state,
                 Err(error) => {
-                    self.write_alert(outgoing);
+                    self.failed = true;
+                    self.write_alert(&mut rest[discard..], outgoing);
                     return Err(tls_error(error));
                 }
             };
@@ -306,9 +317,7 @@ impl Tls {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(tls_error)?;
                         discard += record.discard;
-                        if more {
-                            more = deliver(record.payload);
-                        }
+                        deliver(record.payload);
                     }
                 }
                 ConnectionState::EncodeTlsData(mut data) => {
@@ -332,41 +341,65 @@ impl Tls {
         }
     }
 
-    /// After an error: the alert that rustls has prepared, if any.
-    fn write_alert(&mut self, outgoing: &mut Buffer) {
+    /// After an error: the alert that rustls has prepared, if any. `rest` is what it has not taken.
+    fn write_alert(&mut self, rest: &mut [u8], outgoing: &mut Buffer) {
+        // RFC 8446 section 5: the content type of a record that may stand before the alert.
+        const CHANGE_CIPHER_SPEC: u8 = 20;
         while let UnbufferedStatus {
             state: Ok(ConnectionState::EncodeTlsData(mut data)),
             ..
-        } = self.connection.process_tls_records(&mut [])
+        } = self.connection.process_tls_records(rest)
         {
-            if encode(outgoing, |room| data.encode(room)).is_err() {
+            let start = outgoing.len();
+            let encoded = encode(outgoing, |room| data.encode(room));
+            // Behind the alert nothing comes, and asked again rustls would meet the error again.
+            if encoded.is_err() || outgoing.as_slice().get(start) != Some(&CHANGE_CIPHER_SPEC) {
                 return;
             }
         }
     }
 
-    /// Encrypts `plain` into `outgoing`.
+    /// Encrypts `plain` into `outgoing`. `partial` is what [`receive`](Self::receive) has left.
     ///
     /// # Errors
     /// The connection is not in a state to send, or its keys are used up.
-    pub(crate) fn encrypt(&mut self, plain: &[u8], outgoing: &mut Buffer) -> Result<(), Error> {
-        self.when_writable(outgoing, |traffic, room| traffic.encrypt(plain, room))
+    pub(crate) fn encrypt(
+        &mut self,
+        plain: &[u8],
+        partial: &mut Buffer,
+        outgoing: &mut Buffer,
+    ) -> Result<(), Error> {
+        self.when_writable(partial, outgoing, |traffic, room| {
+            traffic.encrypt(plain, room)
+        })
     }
 
-    /// Writes the alert that says that nothing more will be sent.
-    pub(crate) fn close_notify(&mut self, outgoing: &mut Buffer) -> Result<(), Error> {
+    /// Writes the alert that says that nothing more will be sent. `partial` is what
+    /// [`receive`](Self::receive) has left.
+    pub(crate) fn close_notify(
+        &mut self,
+        partial: &mut Buffer,
+        outgoing: &mut Buffer,
+    ) -> Result<(), Error> {
         // A closure: the method itself would have one lifetime only, where any is asked for.
         #[allow(clippy::redundant_closure_for_method_calls)]
-        self.when_writable(outgoing, |traffic, room| traffic.queue_close_notify(room))
+        self.when_writable(partial, outgoing, |traffic, room| {
+            traffic.queue_close_notify(room)
+        })
     }
 
     fn when_writable(
         &mut self,
+        partial: &mut Buffer,
         outgoing: &mut Buffer,
         mut write: impl FnMut(&mut WriteTraffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), Error> {
+        self.check()?;
         loop {
-            match self.connection.process_tls_records(&mut []).state {
+            let status = self.connection.process_tls_records(partial.as_mut_slice());
+            // Nothing in it is complete, or `receive` would have taken it.
+            debug_assert_eq!(status.discard, 0);
+            match status.state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     return fill(outgoing, |room| match write(&mut traffic, room) {
                         Ok(length) => Ok(Ok(length)),
@@ -382,6 +415,13 @@ impl Tls {
                 Err(error) => return Err(tls_error(error)),
             }
         }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.failed {
+            return Err(tls_error("the TLS connection has failed"));
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 //! Before this comes the read; after it, the session looks at control frames and the handler gets
 //! the messages. The decoder works in the caller's buffer: a message that lies in it whole, which
 //! is nearly every one, is handed out as a slice of it. Only what is cut by the end of the buffer,
-//! or spread over several frames, is gathered in an [`Assembly`], which comes from a [`Pool`] and
+//! or spread over several frames, is gathered in an `Assembly`, which comes from a [`Pool`] and
 //! returns to it as soon as the message was delivered, so that an idle connection owns no buffer.
 //!
 //! The decoder always takes all of its input: `None` means that everything was taken and more is
@@ -73,11 +73,20 @@ impl Observer for () {
 pub struct Decoder {
     /// What is incomplete. `None` between messages, when nothing is cut.
     assembly: Option<Box<Assembly>>,
-    /// `None` after a Close frame or an error: there are no more frames.
-    role: Option<Role>,
+    sender: Sender,
     limits: Limits,
     inflation: Inflation,
     error: Option<ProtocolError>,
+}
+
+/// Whose frames are decoded. Not an `Option<Role>`: what is asked for every message is one
+/// comparison of this.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Server,
+    Client,
+    /// After a Close frame or an error there are no more frames.
+    Nobody,
 }
 
 /// How compressed messages are inflated (RFC 7692).
@@ -365,7 +374,10 @@ impl Decoder {
     pub const fn new(role: Role, limits: Limits) -> Self {
         Self {
             assembly: None,
-            role: Some(role),
+            sender: match role {
+                Role::Client => Sender::Server,
+                Role::Server => Sender::Client,
+            },
             limits,
             inflation: Inflation::Off,
             error: None,
@@ -376,8 +388,8 @@ impl Decoder {
     /// server inflates with what the client may use.
     #[must_use]
     pub fn with_deflate(mut self, agreed: &Agreed) -> Self {
-        self.inflation = match (self.role, agreed.server_context_takeover) {
-            (Some(Role::Client), true) => Inflation::Own {
+        self.inflation = match (self.sender, agreed.server_context_takeover) {
+            (Sender::Server, true) => Inflation::Own {
                 bits: agreed.server_window_bits,
                 inflater: None,
             },
@@ -400,32 +412,47 @@ impl Decoder {
         pool: &mut Pool,
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'a>>, ProtocolError> {
+        match self.decode_whole(input, pool, observer) {
+            Some(message) => Ok(Some(message)),
+            None => self.decode_any(input, pool, observer),
+        }
+    }
+
+    /// Takes the next event from `input` if that is a whole data message in a single frame of a
+    /// server and in order: what a feed consists of. `None` says nothing, and
+    /// nothing was taken: [`decode_any`](Self::decode_any) has to look.
+    #[inline(always)]
+    pub(crate) fn decode_whole<'i>(
+        &mut self,
+        input: &mut &'i [u8],
+        pool: &mut Pool,
+        observer: &mut impl Observer,
+    ) -> Option<Event<'i>> {
         if self.assembly.is_some() {
             self.recycle(pool);
         }
-        let bytes = *input;
-        if self.assembly.is_none()
-            && self.role == Some(Role::Client)
-            && let Some((header, start, length)) = FrameHeader::parse_whole_message(bytes)
-            && header.payload_length <= self.limits.max_frame
-            && header.payload_length <= self.limits.max_message
-            && let Some((payload, rest)) = bytes[start..].split_at_checked(length)
-        {
-            *input = rest;
-            observer.frame(&header, payload);
-            return match header.opcode {
-                OpCode::Text => match utf8::validate(payload) {
-                    Ok(text) => Ok(Some(Event::Text(text))),
-                    Err(error) => Err(self.fail(ProtocolError::InvalidUtf8(error))),
-                },
-                _ => Ok(Some(Event::Binary(payload))),
-            };
+        if self.assembly.is_some() || self.sender != Sender::Server {
+            return None;
         }
-        self.decode_any(input, pool, observer)
+        let (header, start, length) = FrameHeader::parse_whole_message(input)?;
+        if header.payload_length > self.limits.max_frame
+            || header.payload_length > self.limits.max_message
+        {
+            return None;
+        }
+        let (payload, rest) = input[start..].split_at_checked(length)?;
+        let message = match header.opcode {
+            // What is wrong with bad text is found out on the long way.
+            OpCode::Text => Event::Text(utf8::validate(payload).ok()?),
+            _ => Event::Binary(payload),
+        };
+        *input = rest;
+        observer.frame(&header, payload);
+        Some(message)
     }
 
-    /// Everything that is not a whole, unfragmented data frame.
-    fn decode_any<'a, 'i: 'a>(
+    /// Everything that [`decode_whole`](Self::decode_whole) leaves.
+    pub(crate) fn decode_any<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],
         pool: &mut Pool,
@@ -434,11 +461,11 @@ impl Decoder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let Some(role) = self.role else {
+        if self.sender == Sender::Nobody {
             *input = &[];
             return Ok(None);
-        };
-        match self.advance(role, input, pool, observer) {
+        }
+        match self.advance(input, pool, observer) {
             Ok(None) => {
                 if self.assembly.as_ref().is_some_and(|a| a.is_idle()) {
                     pool.give(self.assembly.take().expect("is some"));
@@ -476,7 +503,7 @@ impl Decoder {
     }
 
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
-        self.role = None;
+        self.sender = Sender::Nobody;
         self.error = Some(error);
         error
     }
@@ -484,12 +511,11 @@ impl Decoder {
     /// Takes input until a frame that ends an event is complete; returns its header.
     fn advance(
         &mut self,
-        role: Role,
         input: &mut &[u8],
         pool: &mut Pool,
         observer: &mut impl Observer,
     ) -> Result<Option<FrameHeader>, ProtocolError> {
-        let limits = self.limits;
+        let (sender, limits) = (self.sender, self.limits);
         let deflate = !matches!(self.inflation, Inflation::Off);
         loop {
             if input.is_empty() && self.assembly.is_none() {
@@ -501,7 +527,7 @@ impl Decoder {
                 None => match assembly.take_header(input)? {
                     None => return Ok(None),
                     Some(header) => {
-                        check(&header, role, &limits, deflate, assembly)?;
+                        check(&header, sender, &limits, deflate, assembly)?;
                         let length = header.payload_length.min(input.len() as u64);
                         // Exact: not more than `input` has.
                         #[allow(clippy::cast_possible_truncation)]
@@ -541,12 +567,12 @@ impl Decoder {
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'_>>, ProtocolError> {
         if header.opcode == OpCode::Close {
-            self.role = None;
+            self.sender = Sender::Nobody;
         }
         let Self {
             assembly,
             error,
-            role,
+            sender,
             ..
         } = self;
         let assembly = assembly.as_mut().expect("a frame was just taken into it");
@@ -576,7 +602,7 @@ impl Decoder {
             }
         };
         event.map(Some).inspect_err(|first| {
-            *role = None;
+            *sender = Sender::Nobody;
             *error = Some(*first);
         })
     }
@@ -587,7 +613,10 @@ impl Decoder {
     pub fn room(&mut self) -> Option<&mut [u8]> {
         let assembly = self.assembly.as_mut()?;
         let frame = assembly.frame.as_ref()?;
-        if self.role.is_none() || frame.header.opcode.is_control() || assembly.inflater.is_some() {
+        if self.sender == Sender::Nobody
+            || frame.header.opcode.is_control()
+            || assembly.inflater.is_some()
+        {
             return None;
         }
         let missing = frame.header.payload_length - frame.received;
@@ -643,16 +672,16 @@ const LEAST_ROOM: usize = 4096;
 /// Is this frame allowed here?
 fn check(
     header: &FrameHeader,
-    role: Role,
+    sender: Sender,
     limits: &Limits,
     deflate: bool,
     assembly: &Assembly,
 ) -> Result<(), ProtocolError> {
     // RFC 6455 §5.1: "A client MUST close a connection if it detects a masked frame." and "The
     // server MUST close the connection upon receiving a frame that is not masked."
-    match (role, header.mask) {
-        (Role::Client, Some(_)) => return Err(ProtocolError::MaskedFrame),
-        (Role::Server, None) => return Err(ProtocolError::UnmaskedFrame),
+    match (sender, header.mask) {
+        (Sender::Server, Some(_)) => return Err(ProtocolError::MaskedFrame),
+        (Sender::Client, None) => return Err(ProtocolError::UnmaskedFrame),
         _ => {}
     }
     // RFC 6455 §5.2: RSV1 "MUST be 0 unless an extension is negotiated that defines meanings".
@@ -683,6 +712,11 @@ fn check(
     if length > limits.max_frame {
         let limit = limits.max_frame;
         return Err(ProtocolError::FrameTooLarge { length, limit });
+    }
+    // Of a compressed message only the inflated bytes count, and the inflater counts them: what does
+    // not compress is longer on the wire than it is.
+    if header.rsv1 || assembly.inflater.is_some() {
+        return Ok(());
     }
     // Compared as 64-bit numbers that cannot overflow: a length has 63 bits.
     let length = length + assembly.message.len() as u64;

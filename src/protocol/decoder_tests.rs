@@ -400,3 +400,24 @@ fn an_observer_sees_every_frame_once() {
     assert_eq!(seen.0, list);
     assert_eq!(seen.1, [(Text, 9), (Binary, 4)]);
 }
+
+/// A whole message is a slice of the input, whatever form its length has. (One of no or one byte at
+/// the very end of the input is too short to tell, and goes the long way.)
+#[test]
+fn whole_messages_of_every_length_form_are_borrowed() {
+    for length in [2, 125, 126, 65_535, 65_536, 100_000] {
+        let payload = vec![b'x'; length];
+        let mut bytes = Buffer::new();
+        let (role, text) = (Role::Server, Text);
+        encode(role, true, text, &payload, [0; 4], &mut bytes);
+        let mut input = bytes.as_slice();
+        let range = input.as_ptr_range();
+        let mut decoder = Decoder::new(Role::Client, Limits::default());
+        let event = decoder.decode(&mut input, &mut Pool::default(), &mut ());
+        let Ok(Some(Event::Text(text))) = event else {
+            panic!("no text");
+        };
+        assert_eq!(text.len(), length);
+        assert!(range.contains(&text.as_ptr()));
+    }
+}

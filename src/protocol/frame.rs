@@ -139,8 +139,7 @@ impl FrameHeader {
         Ok(Some((header, position)))
     }
 
-    /// The header of a whole data message, unmasked and shorter than 64 KiB, if `bytes` begin with
-    /// one, with its own length and that of the payload. A feed consists of these, and a few
+    /// The header of a whole, unmasked data message, if `bytes` begin with one, with its own length and that of the payload. A feed consists of these, and a few
     /// comparisons tell them. `None` says only that [`parse`](Self::parse) has to look.
     #[inline]
     pub(super) fn parse_whole_message(bytes: &[u8]) -> Option<(Self, usize, usize)> {
@@ -150,23 +149,30 @@ impl FrameHeader {
             WHOLE_BINARY => OpCode::Binary,
             _ => return None,
         };
+        // The checks of each form stand beside it, so that the short ones pay for none but theirs.
         let (length, position) = if second < LENGTH_16 {
-            (u16::from(second), 2)
-        } else {
+            (usize::from(second), 2)
+        } else if second == LENGTH_16 {
             let length = u16::from_be_bytes([high, low]);
-            if second != LENGTH_16 || length < u16::from(LENGTH_16) {
+            if length < u16::from(LENGTH_16) {
                 return None;
             }
-            (length, 4)
+            (usize::from(length), 4)
+        } else if second == LENGTH_64 {
+            let length = u64::from_be_bytes(*bytes[2..].first_chunk()?);
+            check_long_length(length, 10).ok()?;
+            (usize::try_from(length).ok()?, 10)
+        } else {
+            return None;
         };
         let header = Self {
             fin: true,
             rsv1: false,
             opcode,
             mask: None,
-            payload_length: u64::from(length),
+            payload_length: length as u64,
         };
-        Some((header, position, usize::from(length)))
+        Some((header, position, length))
     }
 
     /// Writes the header into `out`, in the shortest form, and returns its length.
@@ -267,8 +273,9 @@ mod tests {
                 }
             }
         }
-        // Text and binary: 126 lengths in the short form, of the long form the five from 126 on.
-        assert_eq!(accepted, 2 * (126 * 8 + 5));
+        // Text and binary: 126 lengths in the 7-bit form, of the 16-bit form the five from 126 on, of
+        // the 64-bit form all but the one with its first bit set.
+        assert_eq!(accepted, 2 * (126 * 8 + 5 + 7));
     }
 
     #[test]

@@ -401,7 +401,7 @@ fn check_host_name(host: &str) -> Result<(), UrlError> {
 /// Decodes `%XX`. Raw characters must be ones that RFC 3986 §3.2.1 allows in a userinfo: an `@` or
 /// a `\` there is read differently by different parsers, which is how a URL lies about its host.
 /// Non-ASCII characters are taken as their UTF-8 bytes.
-fn percent_decode(text: &str) -> Result<Vec<u8>, UrlError> {
+pub(crate) fn percent_decode(text: &str) -> Result<Vec<u8>, UrlError> {
     let allowed = |byte: u8| {
         byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(&byte) || !byte.is_ascii()
     };

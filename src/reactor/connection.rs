@@ -1,48 +1,51 @@
 //! One connection's turn: what the poll, a timer or a command said, carried out on its socket, its
 //! session and its handler, and then settled: written, re-armed, published, or ended.
 
-use super::Shared;
 use super::dispatch::Core;
-use super::link::{Link, LinkWire, More};
-use super::remote::OwnedMessage;
+use super::link::{Link, LinkWire};
+use super::remote::{OwnedMessage, Written};
 use super::slots::Availability;
+use super::{Shared, Supervisor};
+use crate::error::DisconnectReason;
 use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::outbound::Compression;
-use crate::session::reason::DisconnectReason;
-use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
+use crate::session::{Inbound, Life, Session, Stage, Time, Wire};
 use crate::stats::meter::ConnectionMeter;
 #[cfg(feature = "tls")]
-use crate::tls::{Tls, TlsConfig};
+use crate::tls::TlsConfig;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
+use mio::Token;
 use mio::event::Event;
-use mio::net::TcpStream;
-use mio::{Interest, Token};
 use std::any::Any;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Reads of one connection in one turn; then the others have theirs (pitfall 23).
-const READS_PER_TURN: usize = 4;
-
 pub(super) struct Connection {
     pub(super) core: Core,
-    link: Option<Link>,
+    pub(super) link: Option<Link>,
+    /// Sockets that race to be the link, each with its token (RFC 8305).
+    pub(super) racing: Vec<(Token, Link)>,
     /// Of the socket, new with each: an event for an earlier one is not taken for this one's.
     pub(super) token: Token,
     /// The entry in the timers that counts.
     pub(super) armed: Option<Time>,
+    /// Reading was paused when the last turn ended.
+    pub(super) paused: bool,
     /// On the ready list: there is more to read than a turn's share.
     pub(super) ready: bool,
+    /// Who waits until all output is written.
+    pub(super) unwritten: Vec<Written>,
+    pub(super) supervisor: Option<Box<Supervisor>>,
     /// The look-up whose answer is awaited.
-    lookup: u64,
+    pub(super) lookup: u64,
     #[cfg(feature = "tls")]
-    tls: Option<TlsConfig>,
+    pub(super) tls: Option<TlsConfig>,
 }
 
 /// Is there a connection after its turn?
@@ -78,19 +81,24 @@ impl Connection {
                 batch: false,
                 peer: None,
                 published: Availability::NotOpen,
+                opened: None,
                 meter,
             },
             link: None,
+            racing: Vec::new(),
             token: super::NO_TOKEN,
             armed: None,
+            paused: false,
             ready: false,
+            unwritten: Vec::new(),
+            supervisor: None,
             lookup: 0,
             #[cfg(feature = "tls")]
             tls: request.tls,
         }
     }
 
-    fn life(&mut self) -> &mut Life {
+    pub(super) fn life(&mut self) -> &mut Life {
         &mut self.core.session.life
     }
 
@@ -99,8 +107,18 @@ impl Connection {
         let ended = event.is_read_closed() || event.is_error();
         let readable = event.is_readable() || ended;
         let writable = event.is_writable() || event.is_error();
-        if self.life().stage == Stage::Connecting && !self.handle_connecting(shared) {
-            return;
+        if event.token() != self.token {
+            let racer = self
+                .racing
+                .iter()
+                .position(|(token, _)| *token == event.token());
+            // Pitfall 24: an event of a socket that is gone finds nobody here.
+            let Some(racer) = racer else {
+                return;
+            };
+            if !self.handle_racer(shared, racer) {
+                return;
+            }
         }
         if let Some(link) = &mut self.link {
             link.peer_ended |= ended;
@@ -151,14 +169,21 @@ impl Connection {
 
     /// Another thread sends. It was told that the connection is open; if that is no longer true,
     /// the trace says what became of the message.
-    pub(super) fn send(&mut self, shared: &mut Shared, message: &OwnedMessage) {
+    pub(super) fn send(
+        &mut self,
+        shared: &mut Shared,
+        message: &OwnedMessage,
+        written: Option<Written>,
+    ) {
         let message = match message {
             OwnedMessage::Text(text) => Message::Text(text),
             OwnedMessage::Binary(bytes) => Message::Binary(bytes),
         };
+        let mut result = Ok(());
         self.with_output(shared, |life, output| {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
-            if let Err(error) = life.send(output, None, Compression::BySize, opcode, payload) {
+            result = life.send(output, None, Compression::BySize, opcode, payload);
+            if let Err(error) = result {
                 output.tally.drops += u64::from(!matches!(error, SendError::Full { .. }));
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
@@ -166,6 +191,17 @@ impl Connection {
                 });
             }
         });
+        match (written, result) {
+            (None, _) => {}
+            // Who does not wait any more need not know.
+            (Some(written), Err(error)) => drop(written.try_send(Err(error))),
+            (Some(written), Ok(())) => self.unwritten.push(written),
+        }
+    }
+
+    /// Stops or resumes reading.
+    pub(super) fn pause(&mut self, shared: &mut Shared, paused: bool) {
+        self.with_output(shared, |life, output| life.pause(output, paused));
     }
 
     /// Another thread casts.
@@ -227,283 +263,24 @@ impl Connection {
         self.core.call(&mut shared.turn, wire, callback, call);
     }
 
-    /// Does what the session asks for, until it asks for nothing.
-    fn perform(&mut self, shared: &mut Shared, mut step: Step) {
-        loop {
-            step = match step {
-                Step::Wait => return,
-                Step::Resolve => {
-                    shared.lookups += 1;
-                    self.lookup = shared.lookups;
-                    let url = &self.core.session.life.target.url;
-                    let (id, host, port) = (self.core.id, url.host_str(), url.port());
-                    match shared.resolver.resolve(id, self.lookup, host, port) {
-                        Ok(()) => return,
-                        Err(error) => {
-                            let (mut output, _) = shared.turn.split(None);
-                            self.life().handle_resolved(&mut output, Err(error))
-                        }
-                    }
-                }
-                Step::Connect(address) => match self.open_socket(shared, address) {
-                    Ok(()) => return,
-                    Err(error) => {
-                        let (mut output, _) = shared.turn.split(None);
-                        self.life()
-                            .handle_connect_error(&mut output, address, error)
-                    }
-                },
-            };
-        }
-    }
-
-    fn open_socket(&mut self, shared: &mut Shared, address: SocketAddr) -> io::Result<()> {
-        let mut stream = TcpStream::connect(address)?;
-        self.token = shared.next_token(self.core.id);
-        // Edge-triggered, once for the socket's life (pitfall 31).
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        shared
-            .registry
-            .register(&mut stream, self.token, interest)?;
-        self.link = Some(Link::new(stream, address));
-        Ok(())
-    }
-
-    /// True when the TCP connection stands.
-    fn handle_connecting(&mut self, shared: &mut Shared) -> bool {
-        let Some(link) = &mut self.link else {
-            return false;
-        };
-        let address = link.address;
-        match link.connected() {
-            None => false,
-            Some(Ok(())) => {
-                // It fails only on a socket that is gone already, which the next read will say.
-                let _ = link.stream.set_nodelay(true);
-                self.core.peer = Some(address);
-                let (mut output, _) = shared.turn.split(None);
-                self.life().handle_connected(&mut output, address);
-                self.begin_handshakes(shared);
-                true
-            }
-            Some(Err(error)) => {
-                self.link = None;
-                let (mut output, _) = shared.turn.split(None);
-                let step = self
-                    .life()
-                    .handle_connect_error(&mut output, address, error);
-                self.perform(shared, step);
-                false
-            }
-        }
-    }
-
-    fn begin_handshakes(&mut self, shared: &mut Shared) {
-        #[cfg(feature = "tls")]
-        if self.core.session.life.target.url.is_secure() {
-            if let Err(error) = self.begin_tls(shared) {
-                let (mut output, _) = shared.turn.split(None);
-                self.life().fail(&mut output, error);
-            }
-            return;
-        }
-        self.begin_upgrade(shared);
-    }
-
-    fn begin_upgrade(&mut self, shared: &mut Shared) {
-        let (mut output, _) = shared.turn.split(None);
-        let Session { inbound, life } = &mut self.core.session;
-        match life.begin_upgrade(&mut output) {
-            Ok(upgrading) => *inbound = upgrading,
-            Err(error) => life.fail(&mut output, error),
-        }
-    }
-
-    #[cfg(feature = "tls")]
-    fn begin_tls(&mut self, shared: &mut Shared) -> Result<(), Error> {
-        let config = match &self.tls {
-            Some(config) => config,
-            None => shared.tls_config()?,
-        };
-        let tls = Tls::new(config, self.core.session.life.target.url.host())?;
-        let link = self
-            .link
-            .as_mut()
-            .expect("TLS begins on a connected socket");
-        link.tls = Some(Box::new(tls));
-        link.decrypt(&mut [], &mut shared.spare, |_| true)?;
-        Ok(())
-    }
-
     /// The socket takes output again.
     fn flush(&mut self, shared: &mut Shared) {
         let Some(link) = &mut self.link else {
             return;
         };
         let drained = link.flush(&mut shared.spare);
-        self.core.session.life.queued = link.queued();
-        if drained {
-            let (mut output, _) = shared.turn.split(None);
-            self.life().handle_drained(&mut output);
-            if self.life().stage == Stage::Open {
-                self.call(shared, Callback::OnDrained, |handler, cx| {
-                    handler.on_drained(cx)
-                });
-            }
-        }
-    }
-
-    /// Reads what there is, up to a turn's share, and delivers it.
-    pub(super) fn receive(&mut self, shared: &mut Shared) {
-        // Lent out of `shared` for the time, so that both can be used.
-        let mut buffer = std::mem::take(&mut shared.receive);
-        let mut reads = 0;
-        while self.reads() {
-            if reads == READS_PER_TURN {
-                // No edge will come for what is left: remember it (pitfall 22).
-                if !self.ready {
-                    self.ready = true;
-                    shared.ready.push(self.core.id);
-                }
-                break;
-            }
-            reads += 1;
-            match self.receive_once(shared, &mut buffer) {
-                Ok(More::Perhaps) => {}
-                Ok(More::Drained) => break,
-                Ok(More::Ended) => {
-                    let (mut output, _) = shared.turn.split(None);
-                    let Session { inbound, life } = &mut self.core.session;
-                    life.handle_end_of_stream(&mut output, inbound);
-                    break;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let (mut output, _) = shared.turn.split(None);
-                    self.life().handle_io_error(&mut output, error);
-                    break;
-                }
-            }
-        }
-        shared.receive = buffer;
-        let mut wire = self.link.as_mut().map(|link| LinkWire {
-            link,
-            spare: &mut shared.spare,
-        });
-        let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
-        self.core.end_batch(&mut shared.turn, wire);
-    }
-
-    /// Is there anybody to read for?
-    fn reads(&self) -> bool {
-        self.link.is_some()
-            && matches!(
-                self.core.session.life.stage,
-                Stage::Securing
-                    | Stage::Upgrading
-                    | Stage::Open
-                    | Stage::Closing
-                    | Stage::Closed
-                    | Stage::Failing
-            )
-    }
-
-    fn receive_once(&mut self, shared: &mut Shared, buffer: &mut [u8]) -> io::Result<More> {
-        let link = self.link.as_mut().expect("`reads` has checked it");
-        #[cfg(feature = "tls")]
-        if link.tls.is_some() {
-            return self.receive_tls(shared, buffer);
-        }
-        let room = match &mut self.core.session.inbound {
-            Inbound::Open(decoder) => decoder.room(),
-            _ => None,
-        };
-        let in_room = room.as_ref().map_or(0, |room| room.len());
-        let asked = in_room + buffer.len();
-        let length = link.read(room, buffer)?;
-        shared.turn.tally.inbound.socket_bytes += length as u64;
-        if length == 0 {
-            return Ok(More::Ended);
-        }
-        let direct = length.min(in_room);
-        if direct > 0
-            && let Inbound::Open(decoder) = &mut self.core.session.inbound
-            && let Err(error) = decoder.received(direct)
-        {
-            let outcome = Ok(Err(Error::Protocol(error)));
-            self.core.conclude(&mut shared.turn, None, outcome);
-        }
-        let mut wire = LinkWire {
-            link,
-            spare: &mut shared.spare,
-        };
-        let input = &buffer[..length - direct];
-        self.core.deliver(&mut shared.turn, Some(&mut wire), input);
-        Ok(link.more_after(length, asked))
-    }
-
-    #[cfg(feature = "tls")]
-    fn receive_tls(&mut self, shared: &mut Shared, buffer: &mut [u8]) -> io::Result<More> {
-        let link = self.link.as_mut().expect("`reads` has checked it");
-        let start = link.partial.len();
-        buffer[..start].copy_from_slice(link.partial.as_slice());
-        let asked = buffer.len() - start;
-        let length = link.read(None, &mut buffer[start..])?;
-        shared.turn.tally.inbound.socket_bytes += length as u64;
-        if length == 0 {
-            return Ok(More::Ended);
-        }
-        shared.spare.give(&mut link.partial);
-        let incoming = &mut buffer[..start + length];
-        let (core, turn) = (&mut self.core, &mut shared.turn);
-        let received = link.decrypt(incoming, &mut shared.spare, |plain| {
-            core.deliver(turn, None, plain);
-            core.wants_more()
-        });
-        let received = match received {
-            Ok(received) => received,
-            Err(error) => {
-                let (mut output, _) = shared.turn.split(None);
-                self.life().fail(&mut output, error);
-                return Ok(More::Perhaps);
-            }
-        };
-        let rest = &incoming[received.consumed..];
-        if !rest.is_empty() {
-            link.partial = shared.spare.take();
-            link.partial.extend(rest);
-        }
-        if self.core.session.life.stage == Stage::Securing {
-            self.continue_tls(shared);
-        }
-        if received.ended {
-            return Ok(More::Ended);
-        }
-        let link = self.link.as_ref().expect("only `settle` drops it");
-        Ok(link.more_after(length, asked))
-    }
-
-    /// On to the opening handshake, if that of TLS is done.
-    #[cfg(feature = "tls")]
-    fn continue_tls(&mut self, shared: &mut Shared) {
-        let Some(tls) = self.link.as_ref().and_then(|link| link.tls.as_ref()) else {
-            return;
-        };
-        if tls.is_handshaking() {
-            return;
-        }
-        let ((version, suite), resumed) = (tls.agreed(), tls.is_resumed());
+        let queued = link.queued();
         let (mut output, _) = shared.turn.split(None);
-        self.life()
-            .record(&mut output, Kind::TlsEstablished, |time, id| {
-                if resumed {
-                    TraceEvent::tls_resumed(time, id, version, suite)
-                } else {
-                    TraceEvent::tls_established(time, id, version, suite)
-                }
+        let life = &mut self.core.session.life;
+        let low_water = life.handle_queued(&mut output, queued);
+        if drained {
+            life.handle_drained(&mut output);
+        }
+        if low_water && life.stage == Stage::Open {
+            self.call(shared, Callback::OnDrained, |handler, cx| {
+                handler.on_drained(cx)
             });
-        self.begin_upgrade(shared);
+        }
     }
 
     /// Ends the turn: writes what it has sent, in one write, and draws the conclusions.
@@ -519,6 +296,13 @@ impl Connection {
         }
         self.core.publish(&shared.central);
         let life = &self.core.session.life;
+        // What has arrived while reading was paused gives no new edge.
+        let paused = life.paused && life.stage == Stage::Open;
+        if self.paused && !paused && !self.ready {
+            self.ready = true;
+            shared.ready.push(self.core.id);
+        }
+        self.paused = paused;
         // What is due at once has the next turn, after the others had this one: a handler that arms
         // a timer without delay again and again, or a server that refuses at once, would keep it.
         let soonest = shared.turn.now.after(Duration::from_nanos(1));
@@ -545,7 +329,17 @@ impl Connection {
             shared.turn.frames.clear();
         }
         let life = &mut self.core.session.life;
-        life.queued = link.queued();
+        let queued = link.queued();
+        if queued != life.queued {
+            let (mut output, _) = shared.turn.split(None);
+            // What falls to the low mark here was never reported as high: it is the same turn.
+            life.handle_queued(&mut output, queued);
+        }
+        if queued == 0 {
+            for written in self.unwritten.drain(..) {
+                let _ = written.try_send(Ok(()));
+            }
+        }
         shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
         if life.stage == Stage::Failing {
             link.end();
@@ -560,11 +354,15 @@ impl Connection {
     }
 
     fn drop_link(&mut self, shared: &mut Shared) {
+        self.drop_racers(shared);
         if let Some(mut link) = self.link.take() {
             #[cfg(feature = "tls")]
             link.close_notify(&mut shared.spare);
-            // Dropping the socket would do it too, but a poll that counts on it is told.
             let _ = shared.registry.deregister(&mut link.stream);
+        }
+        // What was not written by now never will be.
+        for written in self.unwritten.drain(..) {
+            let _ = written.try_send(Err(SendError::Gone));
         }
         self.core.session.inbound = Inbound::Nobody;
         self.token = super::NO_TOKEN;
@@ -581,15 +379,20 @@ impl Connection {
         let reason = life.take_reason();
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;
-        let by_policy = match &reason {
-            DisconnectReason::Local { .. } => None,
-            _ => life.target.options.reconnect.delay(),
-        };
+        let by_policy = life.policy_delay(&reason, &mut shared.turn.entropy);
+        let to_the_caller = life.epoch == 0
+            && life.target.options.fail_first
+            && matches!(reason, DisconnectReason::ConnectFailed(_));
+        if to_the_caller {
+            life.plan_end(reason);
+            return;
+        }
         let last = reason.is_handler_failure() || shared.is_shutting_down();
         let policy = if last { None } else { by_policy };
         let decision = self.core.on_disconnect(&mut shared.turn, &reason, policy);
         shared.turn.frames.clear();
         let life = &mut self.core.session.life;
+        life.end_attempt();
         if life.stage != Stage::BackOff {
             // The handler closed it, or failed.
             let cause = super::status::cause(&reason);
@@ -618,7 +421,10 @@ impl Connection {
     }
 
     /// The last callback; the connection is no more.
-    pub(super) fn terminate(self, shared: &mut Shared) {
-        self.core.terminate(&mut shared.turn);
+    pub(super) fn terminate(
+        self,
+        shared: &mut Shared,
+    ) -> (DisconnectReason, Option<Box<Supervisor>>) {
+        (self.core.terminate(&mut shared.turn), self.supervisor)
     }
 }

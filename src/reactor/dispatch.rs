@@ -2,8 +2,9 @@
 //! connection and nothing else.
 
 use super::Turn;
-use super::remote::Central;
+use super::remote::{Central, Opened};
 use super::slots::Availability;
+use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{
     ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect, Story,
@@ -11,7 +12,7 @@ use crate::handler::{
 };
 use crate::protocol::decoder::Event;
 use crate::session::inbound::FrameTrace;
-use crate::session::reason::DisconnectReason;
+use crate::session::supervision::into_error;
 use crate::session::{Inbound, Session, Stage, Wire};
 use crate::stats::meter::ConnectionMeter;
 use crate::trace::event::Event as TraceEvent;
@@ -32,6 +33,8 @@ pub(super) struct Core {
     /// Messages were delivered since the last `on_batch_end`.
     pub(super) batch: bool,
     pub(super) peer: Option<SocketAddr>,
+    /// Who waits for the connection to open.
+    pub(super) opened: Option<Opened>,
     /// What other threads were told last.
     pub(super) published: Availability,
     pub(super) meter: Arc<ConnectionMeter>,
@@ -55,12 +58,6 @@ impl Core {
         self.conclude(turn, wire, outcome);
     }
 
-    /// Does anything that arrives still matter?
-    #[cfg(feature = "tls")]
-    pub(super) fn wants_more(&self) -> bool {
-        !matches!(self.session.inbound, Inbound::Nobody)
-    }
-
     fn drain(
         &mut self,
         turn: &mut Turn,
@@ -70,6 +67,18 @@ impl Core {
         let mut input = input;
         let mut wire = wire;
         let mut opened = None;
+        if let Session {
+            inbound: Inbound::Tunnelling(tunnel),
+            life,
+        } = &mut self.session
+        {
+            let (mut output, _) = turn.split(reborrow(&mut wire));
+            if life.handle_proxy(&mut output, tunnel, input)? {
+                // The reactor goes on from here, as if the server had just been reached.
+                self.session.inbound = Inbound::Nobody;
+            }
+            return Ok(());
+        }
         if let Inbound::Upgrading(handshake) = &mut self.session.inbound {
             let received = handshake.receive(input).map_err(Error::Handshake)?;
             input = &input[received.consumed..];
@@ -92,13 +101,19 @@ impl Core {
             output,
         };
         if let Some((response, attempts)) = opened {
+            if let Some(waiting) = self.opened.take() {
+                // Who does not wait any more need not know.
+                let _ = waiting.try_send(Ok(()));
+            }
             cx.life.callback = Callback::OnOpen;
             let open = Open {
                 epoch: cx.life.epoch,
                 attempts,
+                times: cx.life.stage_times(),
                 response: &response,
                 peer: self.peer.expect("an open connection has a peer"),
             };
+            cx.life.end_attempt();
             self.handler
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
@@ -120,33 +135,29 @@ impl Core {
                 life: cx.life,
                 now: cx.output.now,
             };
-            let result = match decoder.decode(&mut input, pool, &mut observer) {
-                Ok(Some(Event::Text(text))) => {
+            // Nearly every event is one of these two; they are not mixed with the others, so that a
+            // message goes from the decoder to the handler in registers.
+            let result = match decoder.decode_whole(&mut input, pool, &mut observer) {
+                Some(Event::Text(text)) => {
                     self.batch = true;
                     cx.output.tally.inbound.message(text.len());
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Text(text))
                 }
-                Ok(Some(Event::Binary(bytes))) => {
+                Some(Event::Binary(bytes)) => {
                     self.batch = true;
                     cx.output.tally.inbound.message(bytes.len());
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Binary(bytes))
                 }
-                Ok(Some(Event::Ping(payload))) => {
-                    cx.life.callback = Callback::OnPing;
-                    handler.on_ping(&mut cx, payload)
-                }
-                Ok(Some(Event::Pong(payload))) => {
-                    cx.life.callback = Callback::OnPong;
-                    handler.on_pong(&mut cx, payload)
-                }
-                Ok(Some(Event::Close(close))) => {
-                    cx.life.handle_close(&mut cx.output, close);
-                    Ok(())
-                }
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(Error::Protocol(error)),
+                _ => match decoder.decode_any(&mut input, pool, &mut observer) {
+                    Ok(Some(event)) => {
+                        self.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
+                        call_for(event, handler, &mut cx)
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(error) => return Err(Error::Protocol(error)),
+                },
             };
             result.map_err(Error::Handler)?;
         }
@@ -190,6 +201,7 @@ impl Core {
     /// What was delivered since the last time is a batch; it ends here.
     pub(super) fn end_batch(&mut self, turn: &mut Turn, wire: Option<&mut dyn Wire>) {
         if std::mem::take(&mut self.batch) {
+            self.session.life.heard.message(turn.now);
             self.call(turn, wire, Callback::OnBatchEnd, |handler, cx| {
                 handler.on_batch_end(cx)
             });
@@ -274,6 +286,7 @@ impl Core {
             attempt: life.attempt,
             epoch: life.epoch,
             clean: life.clean,
+            times: life.stage_times(),
             policy,
         };
         let mut decision = None;
@@ -285,7 +298,7 @@ impl Core {
     }
 
     /// The last callback.
-    pub(super) fn terminate(mut self, turn: &mut Turn) {
+    pub(super) fn terminate(mut self, turn: &mut Turn) -> DisconnectReason {
         let reason = self.session.life.take_reason();
         let (mut output, _) = turn.split(None);
         self.session
@@ -310,7 +323,45 @@ impl Core {
         let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
         // What is left is dropped where a panic of its destructors is caught as well.
         let casts = self.casts;
-        let _ = catch_unwind(AssertUnwindSafe(|| drop((casts, reason))));
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(casts)));
+        match self.opened {
+            None => reason,
+            Some(waiting) => {
+                // Whoever waits gets the error itself; what remains here is that it was told.
+                let _ = waiting.try_send(Err(into_error(reason)));
+                DisconnectReason::Local {
+                    code: None,
+                    reason: String::new(),
+                }
+            }
+        }
+    }
+}
+
+/// The callback that an event is for.
+fn call_for(event: Event<'_>, handler: &mut dyn Handler, cx: &mut Context<'_>) -> HandlerResult {
+    match event {
+        Event::Text(text) => {
+            cx.life.callback = Callback::OnMessage;
+            handler.on_message(cx, Message::Text(text))
+        }
+        Event::Binary(bytes) => {
+            cx.life.callback = Callback::OnMessage;
+            handler.on_message(cx, Message::Binary(bytes))
+        }
+        Event::Ping(payload) => {
+            cx.life.callback = Callback::OnPing;
+            handler.on_ping(cx, payload)
+        }
+        Event::Pong(payload) => {
+            cx.life.handle_pong(payload, cx.output.now);
+            cx.life.callback = Callback::OnPong;
+            handler.on_pong(cx, payload)
+        }
+        Event::Close(close) => {
+            cx.life.handle_close(&mut cx.output, close);
+            Ok(())
+        }
     }
 }
 

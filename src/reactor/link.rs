@@ -16,7 +16,7 @@ pub(super) struct Link {
     pub(super) address: SocketAddr,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<Tls>>,
-    /// The beginning of a TLS record whose rest has not arrived.
+    /// The beginning of a TLS record or handshake message whose rest has not arrived.
     #[cfg(feature = "tls")]
     pub(super) partial: Buffer,
     /// What the socket did not take yet; the first `sent` bytes of it are gone already.
@@ -189,7 +189,7 @@ impl Link {
         if let Some(tls) = &mut self.tls {
             let mut cipher = std::mem::take(&mut spare.cipher);
             cipher.clear();
-            match tls.encrypt(frames, &mut cipher) {
+            match tls.encrypt(frames, &mut self.partial, &mut cipher) {
                 Ok(()) => self.send(cipher.as_slice(), spare),
                 Err(error) => self.error = self.error.take().or(Some(error)),
             }
@@ -206,7 +206,7 @@ impl Link {
         &mut self,
         incoming: &mut [u8],
         spare: &mut Spare,
-        deliver: impl FnMut(&[u8]) -> bool,
+        deliver: impl FnMut(&[u8]),
     ) -> Result<crate::tls::Received, Error> {
         let tls = self.tls.as_mut().expect("only called on a TLS connection");
         let mut cipher = std::mem::take(&mut spare.cipher);
@@ -229,7 +229,7 @@ impl Link {
         {
             let mut cipher = std::mem::take(&mut spare.cipher);
             cipher.clear();
-            if tls.close_notify(&mut cipher).is_ok() {
+            if tls.close_notify(&mut self.partial, &mut cipher).is_ok() {
                 write(&mut self.stream, cipher.as_slice(), &mut self.error);
             }
             spare.cipher = cipher;

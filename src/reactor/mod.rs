@@ -6,26 +6,33 @@
 //!                                      `-> one write, timers, ready list
 //! ```
 //!
-//! - [`connection`]: one connection's turn.
+//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket.
+//! - [`receive`]: from the socket into the decoder.
 //! - [`dispatch`]: bytes to callbacks.
-//! - [`link`]: the socket, TLS, and output that waits.
+//! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
 //! - [`status`]: what is counted, and who may look.
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
 
+mod client;
+mod connect;
 mod connection;
 mod dispatch;
 mod link;
+mod receive;
 mod remote;
 mod resolver;
 mod slots;
+mod socket;
 mod status;
 mod timers;
 
+pub use client::Client;
 pub use remote::{OwnedMessage, Remote};
 pub use status::{ConnectionState, ConnectionStatus, Connections};
 
+use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{ConnectionId, Handler};
 use crate::protocol::buffer::Buffer;
@@ -33,20 +40,22 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
+use crate::session::supervision::{Restarts, Supervision, Verdict, is_failure};
 use crate::session::{Entropy, Output, Time, Wire};
 use crate::stats::tally::Tally;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use crate::trace::recorder::Recorder;
 use crate::trace::sink::Tap;
-use crate::trace::{self, FileSink, Level, Ring, Sink, Wishes};
+use crate::trace::{self, Event, FileSink, Kind, Level, Ring, Sink, Wishes};
 use connection::{Connection, Fate};
 use link::Spare;
 use mio::{Events, Poll, Registry, Token, Waker};
-use remote::{Central, Command};
-use resolver::Resolver;
+use remote::{Central, Command, Opened};
+use resolver::{Answer, Resolver};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, mem};
@@ -56,16 +65,16 @@ use timers::Timers;
 const WAKER: Token = Token(usize::MAX);
 const NO_TOKEN: Token = Token(usize::MAX - 1);
 
-const NO_SLOT: Error = Error::Refused("all connection slots are taken");
 const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
 
-/// The shared receive buffer, in bytes. TLS needs room for a whole record, which is 16 KiB and a
-/// bit; beyond that, size saves system calls until the second-level cache is full.
+/// The shared receive buffer, in bytes. TLS needs room for a whole handshake message with its
+/// records, which may have 64 KiB (a long chain of certificates) and a bit; beyond that, size saves
+/// system calls until the second-level cache is full.
 const RECEIVE_BUFFER: usize = 128 * 1024;
-const LEAST_RECEIVE_BUFFER: usize = 32 * 1024;
+const LEAST_RECEIVE_BUFFER: usize = 80 * 1024;
 
 /// Events that the trace keeps: for a thousand connections the whole way to an open one.
 const TRACE_CAPACITY: usize = 8192;
@@ -124,6 +133,8 @@ struct Shared {
     lookups: u64,
     /// When those still there are to be dropped.
     shutdown: Option<Time>,
+    /// What the owner is to be told.
+    escalated: VecDeque<Error>,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
 }
@@ -220,6 +231,7 @@ pub struct ReactorBuilder {
     sinks: Vec<Box<dyn Sink>>,
     receive_buffer: usize,
     command_capacity: usize,
+    dns_cache: Duration,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
 }
@@ -266,7 +278,7 @@ impl ReactorBuilder {
     }
 
     /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
-    /// 32 KiB at least.
+    /// 80 KiB at least.
     #[must_use]
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
         self.receive_buffer = bytes.max(LEAST_RECEIVE_BUFFER);
@@ -278,6 +290,14 @@ impl ReactorBuilder {
     #[must_use]
     pub fn command_capacity(mut self, commands: usize) -> Self {
         self.command_capacity = commands.max(1);
+        self
+    }
+
+    /// How long the addresses of a name are kept, 10 s by default; zero looks each up anew. Equal
+    /// look-ups that are under way at the same time are always joined.
+    #[must_use]
+    pub fn dns_cache(mut self, life: Duration) -> Self {
+        self.dns_cache = life;
         self
     }
 
@@ -340,7 +360,7 @@ impl ReactorBuilder {
         };
         let shared = Shared {
             registry: poll.registry().try_clone().map_err(Error::Reactor)?,
-            resolver: Resolver::new(&central),
+            resolver: Resolver::new(&central, self.dns_cache),
             central,
             turn,
             spare: Spare::default(),
@@ -352,6 +372,7 @@ impl ReactorBuilder {
             sockets: 0,
             lookups: 0,
             shutdown: None,
+            escalated: VecDeque::new(),
             #[cfg(feature = "tls")]
             tls: self.tls,
         };
@@ -386,6 +407,7 @@ impl Reactor {
             sinks: Vec::new(),
             receive_buffer: RECEIVE_BUFFER,
             command_capacity: COMMAND_CAPACITY,
+            dns_cache: resolver::ANSWER_LIFE,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -402,20 +424,55 @@ impl Reactor {
         handler: impl Handler,
     ) -> Result<ConnectionId, Error> {
         let request = request.into_request()?;
-        check_request(&request)?;
+        let id = self.reserve(&request)?;
+        self.insert(id, request, Box::new(handler), None);
+        Ok(id)
+    }
+
+    /// Connects with a handler from `factory`, and when the connection has ended for good starts it
+    /// anew with another, as `supervision` says. When that says no more, the failure is an
+    /// [`Error::Ended`] of [`run`](Self::run), and the other connections are still there.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn supervise<H: Handler>(
+        &mut self,
+        request: impl IntoRequest,
+        supervision: Supervision,
+        mut factory: impl FnMut() -> H + 'static,
+    ) -> Result<ConnectionId, Error> {
+        let request = request.into_request()?;
+        let id = self.reserve(&request)?;
+        let handler = Box::new(factory());
+        let supervisor = Supervisor {
+            supervision,
+            restarts: Restarts::default(),
+            request: request.clone(),
+            factory: Box::new(move || Box::new(factory())),
+        };
+        self.insert(id, request, handler, None);
+        if let Some(Some(connection)) = self.connections.get_mut(id.slot() as usize) {
+            connection.supervisor = Some(Box::new(supervisor));
+        }
+        Ok(id)
+    }
+
+    fn reserve(&mut self, request: &Request) -> Result<ConnectionId, Error> {
+        check_request(request)?;
         if self.shared.is_shutting_down() {
             return Err(SHUTTING_DOWN);
         }
-        let id = self.shared.central.slots().reserve().ok_or(NO_SLOT)?;
         self.shared.turn.read_clock();
-        self.insert(id, request, Box::new(handler));
-        Ok(id)
+        let name = request.target.options.name.as_deref();
+        self.shared.central.slots().reserve(name)
     }
 
     /// Runs until no connection is left, or, if it was built to stay alive, until it is shut down.
     ///
     /// # Errors
-    /// [`Error::Reactor`]: the poll failed. What happens to connections their handlers are told.
+    /// [`Error::Reactor`]: the poll failed. [`Error::Ended`]: a linked connection has ended, or a
+    /// supervised one too often; running again goes on with the others. What else happens to
+    /// connections their handlers are told.
     pub fn run(&mut self) -> Result<(), Error> {
         while !self.is_done() {
             self.turn(None)?;
@@ -427,8 +484,9 @@ impl Reactor {
     /// programs with a loop of their own.
     ///
     /// # Errors
-    /// [`Error::Reactor`]: the poll failed.
+    /// As [`run`](Self::run).
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        let _entered = self.shared.central.enter();
         let timeout = self.poll_timeout(timeout);
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
@@ -445,7 +503,10 @@ impl Reactor {
         self.handle_timers();
         self.handle_shutdown();
         self.shared.turn.end(news);
-        Ok(())
+        match self.shared.escalated.pop_front() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// A handle for other threads.
@@ -502,13 +563,9 @@ impl Reactor {
                 continue;
             }
             let index = slot(event.token());
-            // Pitfall 24: an event of a socket that is gone finds another token here, or nobody.
             let Some(Some(connection)) = connections.get_mut(index) else {
                 continue;
             };
-            if connection.token != event.token() {
-                continue;
-            }
             connection.handle_event(shared, event);
             if connection.end_turn(shared) == Fate::Ended {
                 remove(connections, shared, index);
@@ -558,16 +615,26 @@ impl Reactor {
                 id,
                 request,
                 handler,
+                opened,
             } => {
-                self.insert(id, request, handler);
+                self.insert(id, request, handler, opened);
                 if self.shared.is_shutting_down() {
                     self.with(id, |connection, shared| {
                         connection.close(shared, GOING_AWAY);
                     });
                 }
             }
-            Command::Send { id, message } => {
-                self.with(id, |connection, shared| connection.send(shared, &message));
+            Command::Send {
+                id,
+                message,
+                written,
+            } => {
+                self.with(id, |connection, shared| {
+                    connection.send(shared, &message, written);
+                });
+            }
+            Command::Pause { id, paused } => {
+                self.with(id, |connection, shared| connection.pause(shared, paused));
             }
             Command::Cast { id, message } => {
                 self.with(id, |connection, shared| connection.cast(shared, message));
@@ -591,16 +658,26 @@ impl Reactor {
             }
             Command::Print(print) => self.shared.turn.trace.set_print(print),
             Command::AddSink(tap) => self.shared.turn.trace.add_tap(tap),
-            Command::Resolved { id, number, result } => {
-                self.with(id, |connection, shared| {
-                    connection.handle_resolved(shared, number, result);
-                });
-            }
+            Command::Resolved { host, answer } => self.handle_answer(&host, &answer),
             Command::Shutdown { deadline } => {
                 let deadline = self.shared.turn.now.after(deadline);
                 self.shared.shutdown = Some(deadline);
                 self.for_all(|connection, shared| connection.close(shared, GOING_AWAY));
             }
+        }
+    }
+
+    /// A name was looked up, for all connections that wait for it.
+    fn handle_answer(&mut self, host: &str, answer: &Answer) {
+        let now = self.shared.turn.now;
+        for waiter in self.shared.resolver.handle_answer(host, answer, now) {
+            let result = match answer {
+                Ok(addresses) => Ok(resolver::with_port(addresses, waiter.port)),
+                Err((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+            };
+            self.with(waiter.id, |connection, shared| {
+                connection.handle_resolved(shared, waiter.number, result);
+            });
         }
     }
 
@@ -619,12 +696,19 @@ impl Reactor {
         }
     }
 
-    fn insert(&mut self, id: ConnectionId, request: Request, handler: Box<dyn Handler>) {
+    fn insert(
+        &mut self,
+        id: ConnectionId,
+        request: Request,
+        handler: Box<dyn Handler>,
+        opened: Option<Opened>,
+    ) {
         let slot = id.slot() as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
-        let connection = Connection::new(id, request, handler, &self.shared);
+        let mut connection = Connection::new(id, request, handler, &self.shared);
+        connection.core.opened = opened;
         self.connections[slot] = Some(Box::new(connection));
         self.with(id, |_, _| {});
     }
@@ -660,13 +744,78 @@ const GOING_AWAY: CloseFrame<'static> = CloseFrame {
     reason: "",
 };
 
-/// Takes an ended connection out and gives it its last callback.
+/// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin
+/// anew in its place.
 fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, index: usize) {
-    if let Some(connection) = connections[index].take() {
-        let id = connection.core.id;
-        connection.terminate(shared);
-        shared.central.slots().release(id);
-        shared.turn.skip_lap();
+    let Some(connection) = connections[index].take() else {
+        return;
+    };
+    let id = connection.core.id;
+    let options = Arc::clone(&connection.core.session.life.target.options);
+    let (reason, supervisor) = connection.terminate(shared);
+    let name = options.name.as_deref();
+    let mut escalates = options.linked && is_failure(&reason);
+    if let Some(mut supervisor) = supervisor
+        && !shared.is_shutting_down()
+    {
+        match supervisor.judge(&reason, shared.turn.now) {
+            Verdict::Restart(count) => {
+                if let Some(mut next) = supervisor.restart(id, count, shared) {
+                    next.supervisor = Some(supervisor);
+                    // A turn of its own, in which its first attempt is armed.
+                    next.ready = true;
+                    shared.ready.push(id);
+                    connections[index] = Some(Box::new(next));
+                    return;
+                }
+                escalates = true;
+            }
+            Verdict::Escalate => escalates = true,
+            Verdict::End => {}
+        }
+    }
+    shared.central.slots().release(id, name);
+    shared.turn.skip_lap();
+    if escalates {
+        let connection = name.map_or_else(|| id.to_string(), str::to_owned);
+        let reason = Box::new(reason);
+        shared
+            .escalated
+            .push_back(Error::Ended { connection, reason });
+    }
+}
+
+/// What starts a supervised connection anew.
+struct Supervisor {
+    supervision: Supervision,
+    restarts: Restarts,
+    /// As it was given; a handler may have changed the target since.
+    request: Request,
+    factory: Box<dyn FnMut() -> Box<dyn Handler>>,
+}
+
+impl Supervisor {
+    fn judge(&mut self, reason: &DisconnectReason, now: Time) -> Verdict {
+        self.restarts.judge(&self.supervision, reason, now)
+    }
+
+    /// A connection with a fresh handler; `None` if the factory panics, which takes down nothing but
+    /// this connection.
+    fn restart(
+        &mut self,
+        id: ConnectionId,
+        count: usize,
+        shared: &mut Shared,
+    ) -> Option<Connection> {
+        let handler = catch_unwind(AssertUnwindSafe(|| (self.factory)())).ok()?;
+        let connection = Connection::new(id, self.request.clone(), handler, shared);
+        let most = u64::from(self.supervision.most());
+        let (mut output, _) = shared.turn.split(None);
+        let life = &connection.core.session.life;
+        life.record(&mut output, Kind::Restarting, |time, id| {
+            Event::restarting(time, id, count as u64, most)
+        });
+        Some(connection)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Commands from other threads: a bounded queue that wakes the reactor once for many.
 
+use super::resolver::Answer;
 use super::slots::{Availability, Slots};
 use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler};
@@ -10,12 +11,13 @@ use crate::trace::sink::{SinkMeter, Tap};
 use crate::trace::{Level, Sink, SinkStats};
 use mio::Waker;
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 /// A message that owns its bytes, to be sent from another thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,16 +52,37 @@ impl From<&[u8]> for OwnedMessage {
     }
 }
 
+thread_local! {
+    /// Which reactor runs a turn on this thread, by its address; zero for none.
+    static TURNING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A turn; see [`Central::enter`].
+pub(super) struct Entered(usize);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        TURNING.set(self.0);
+    }
+}
+
 /// What another thread asks of the reactor.
 pub(super) enum Command {
     Connect {
         id: ConnectionId,
         request: Request,
         handler: Box<dyn Handler + Send>,
+        /// Told when the connection has opened, or will not.
+        opened: Option<Opened>,
     },
     Send {
         id: ConnectionId,
         message: OwnedMessage,
+        written: Option<Written>,
+    },
+    Pause {
+        id: ConnectionId,
+        paused: bool,
     },
     Cast {
         id: ConnectionId,
@@ -78,14 +101,19 @@ pub(super) enum Command {
     Print(bool),
     AddSink(Tap),
     Resolved {
-        id: ConnectionId,
-        number: u64,
-        result: io::Result<Vec<SocketAddr>>,
+        host: String,
+        answer: Answer,
     },
     Shutdown {
         deadline: Duration,
     },
 }
+
+/// Somebody who waits until a message is written.
+pub(super) type Written = SyncSender<Result<(), SendError>>;
+
+/// Somebody who waits for a connection to open.
+pub(super) type Opened = SyncSender<Result<(), Error>>;
 
 /// What the reactor and its remotes share.
 pub(super) struct Central {
@@ -169,6 +197,16 @@ impl Central {
         Ok(())
     }
 
+    /// Is this the thread on which the reactor runs a turn now?
+    fn is_own_thread(&self) -> bool {
+        TURNING.get() == std::ptr::from_ref(self).addr()
+    }
+
+    /// The reactor runs on this thread until the guard is dropped.
+    pub(super) fn enter(&self) -> Entered {
+        Entered(TURNING.replace(std::ptr::from_ref(self).addr()))
+    }
+
     fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {
             // It fails only when the poll is gone, and then there is nobody to wake.
@@ -216,22 +254,102 @@ impl Remote {
         handler: impl Handler + Send,
     ) -> Result<ConnectionId, Error> {
         let request = request.into_request()?;
+        self.post_connect(request, Box::new(handler), None)
+    }
+
+    fn post_connect(
+        &self,
+        request: Request,
+        handler: Box<dyn Handler + Send>,
+        opened: Option<Opened>,
+    ) -> Result<ConnectionId, Error> {
         super::check_request(&request)?;
-        let id = self.central.slots().reserve().ok_or(super::NO_SLOT)?;
-        let handler = Box::new(handler);
+        let name = request.target.options.name.clone();
+        let id = self.central.slots().reserve(name.as_deref())?;
         let command = Command::Connect {
             id,
             request,
             handler,
+            opened,
         };
         self.central.offer(command).map_err(|error| {
-            self.central.slots().release(id);
+            self.central.slots().release(id, name.as_deref());
             Error::Refused(match error {
                 SendError::Full { .. } => "the reactor's command queue is full",
                 _ => "the reactor is gone",
             })
         })?;
         Ok(id)
+    }
+
+    /// Connects and waits until the connection is open, or will not be.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); why the connection has ended without having been open; on the
+    /// reactor's own thread, which would wait for itself.
+    pub fn connect_blocking(
+        &self,
+        request: impl IntoRequest,
+        handler: impl Handler + Send,
+    ) -> Result<ConnectionId, Error> {
+        if self.central.is_own_thread() {
+            return Err(Error::Refused(
+                "the reactor's own thread cannot wait for it",
+            ));
+        }
+        let request = request.into_request()?;
+        let (sender, receiver) = sync_channel(1);
+        let id = self.post_connect(request, Box::new(handler), Some(sender))?;
+        // The other end is dropped, unused, only with the reactor.
+        receiver
+            .recv()
+            .unwrap_or(Err(Error::Refused("the reactor is gone")))?;
+        Ok(id)
+    }
+
+    /// The connection that has this name.
+    pub fn find(&self, name: &str) -> Option<ConnectionId> {
+        self.central.slots().find(name)
+    }
+
+    /// Sends a message and waits until the operating system has all of it.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`SendError::TimedOut`]; [`SendError::OwnThread`]; what became of
+    /// the message if the connection stopped being open before its turn came.
+    pub fn send_and_wait(
+        &self,
+        id: ConnectionId,
+        message: impl Into<OwnedMessage>,
+        timeout: Duration,
+    ) -> Result<(), SendError> {
+        if self.central.is_own_thread() {
+            return Err(SendError::OwnThread);
+        }
+        let (sender, receiver) = sync_channel(1);
+        self.post_send(id, message.into(), Some(sender))?;
+        match receiver.recv_timeout(timeout) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(SendError::TimedOut),
+            Err(RecvTimeoutError::Disconnected) => Err(SendError::Gone),
+        }
+    }
+
+    /// Reads no more from a connection, as
+    /// [`Context::pause_reading`](crate::Context::pause_reading) does.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`], [`SendError::Full`].
+    pub fn pause_reading(&self, id: ConnectionId) -> Result<(), SendError> {
+        self.central.offer(Command::Pause { id, paused: true })
+    }
+
+    /// Goes on reading.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`], [`SendError::Full`].
+    pub fn resume_reading(&self, id: ConnectionId) -> Result<(), SendError> {
+        self.central.offer(Command::Pause { id, paused: false })
     }
 
     /// Sends a message on a connection. `Ok` means that the reactor has it in its queue; should the
@@ -244,14 +362,26 @@ impl Remote {
         id: ConnectionId,
         message: impl Into<OwnedMessage>,
     ) -> Result<(), SendError> {
+        self.post_send(id, message.into(), None)
+    }
+
+    fn post_send(
+        &self,
+        id: ConnectionId,
+        message: OwnedMessage,
+        written: Option<Written>,
+    ) -> Result<(), SendError> {
         match self.central.slots().availability(id) {
             Some(Availability::Open) => {}
             Some(Availability::NotOpen) => return Err(SendError::NotOpen),
             Some(Availability::Closing) => return Err(SendError::Closing),
             None => return Err(SendError::Gone),
         }
-        let message = message.into();
-        self.central.offer(Command::Send { id, message })
+        self.central.offer(Command::Send {
+            id,
+            message,
+            written,
+        })
     }
 
     /// Hands `message` to the handler's [`on_cast`](Handler::on_cast), now or when the connection

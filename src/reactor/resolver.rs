@@ -1,62 +1,109 @@
 //! Looking names up off the reactor's thread (pitfall 28), with the operating system's resolver.
+//! Equal look-ups are joined, and answers are kept for a short while, so that a thousand connections
+//! to one venue ask once.
 
 use super::remote::{Central, Command};
 use crate::handler::ConnectionId;
+use crate::session::Time;
+use std::collections::HashMap;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
 
 /// Look-ups that run at the same time; each blocks a thread for as long as the resolver takes.
 const THREADS: usize = 4;
 
+/// Answers kept; beyond that the cache begins anew.
+const MAX_ANSWERS: usize = 4096;
+
+/// How long an answer is good for, unless the program says otherwise.
+pub(super) const ANSWER_LIFE: Duration = Duration::from_secs(10);
+
+/// An answer: addresses, or what the system said.
+pub(super) type Answer = Result<Vec<IpAddr>, (io::ErrorKind, String)>;
+
 pub(super) struct Resolver {
     central: Weak<Central>,
     /// Made with the first look-up; the threads end when it is dropped.
-    queue: Option<Sender<Question>>,
+    queue: Option<Sender<String>>,
+    life: Duration,
+    answers: HashMap<String, (Time, Vec<IpAddr>)>,
+    /// Who waits for which name.
+    waiting: HashMap<String, Vec<Waiter>>,
 }
 
-struct Question {
-    id: ConnectionId,
+/// A connection that waits for an address.
+pub(super) struct Waiter {
+    pub(super) id: ConnectionId,
     /// Tells a late answer from the one that is awaited.
-    number: u64,
-    host: String,
-    port: u16,
+    pub(super) number: u64,
+    pub(super) port: u16,
 }
 
 impl Resolver {
-    pub(super) fn new(central: &Arc<Central>) -> Self {
+    pub(super) fn new(central: &Arc<Central>, life: Duration) -> Self {
         Self {
             central: Arc::downgrade(central),
             queue: None,
+            life,
+            answers: HashMap::new(),
+            waiting: HashMap::new(),
         }
     }
 
-    /// Looks `host` up; the answer comes as [`Command::Resolved`].
+    /// Looks `host` up. `Some` is an answer that was still there; otherwise it comes as
+    /// [`Command::Resolved`], for all who wait.
     pub(super) fn resolve(
         &mut self,
-        id: ConnectionId,
-        number: u64,
         host: &str,
-        port: u16,
-    ) -> io::Result<()> {
-        let host = host.to_owned();
-        let question = Question {
-            id,
-            number,
-            host,
-            port,
-        };
+        waiter: Waiter,
+        now: Time,
+    ) -> io::Result<Option<Vec<SocketAddr>>> {
+        if let Some((until, addresses)) = self.answers.get(host)
+            && now < *until
+        {
+            return Ok(Some(with_port(addresses, waiter.port)));
+        }
+        if let Some(waiting) = self.waiting.get_mut(host) {
+            waiting.push(waiter);
+            return Ok(None);
+        }
         let queue = match &mut self.queue {
             Some(queue) => queue,
             None => self.queue.insert(start(&self.central)?),
         };
-        queue.send(question).map_err(io::Error::other)
+        queue.send(host.to_owned()).map_err(io::Error::other)?;
+        self.waiting.insert(host.to_owned(), vec![waiter]);
+        Ok(None)
+    }
+
+    /// An answer has come: keeps it, and says who waits for it.
+    pub(super) fn handle_answer(&mut self, host: &str, answer: &Answer, now: Time) -> Vec<Waiter> {
+        if let Ok(addresses) = answer
+            && !addresses.is_empty()
+            && !self.life.is_zero()
+        {
+            if self.answers.len() >= MAX_ANSWERS {
+                self.answers.clear();
+            }
+            let entry = (now.after(self.life), addresses.clone());
+            self.answers.insert(host.to_owned(), entry);
+        }
+        self.waiting.remove(host).unwrap_or_default()
     }
 }
 
-fn start(central: &Weak<Central>) -> io::Result<Sender<Question>> {
+pub(super) fn with_port(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    addresses
+        .iter()
+        .map(|address| SocketAddr::new(*address, port))
+        .collect()
+}
+
+fn start(central: &Weak<Central>) -> io::Result<Sender<String>> {
     let (sender, receiver) = channel();
     let receiver = Arc::new(Mutex::new(receiver));
     for number in 0..THREADS {
@@ -69,27 +116,22 @@ fn start(central: &Weak<Central>) -> io::Result<Sender<Question>> {
 }
 
 /// Answers questions until nobody can ask any more.
-fn answer(central: &Weak<Central>, questions: &Mutex<Receiver<Question>>) {
+fn answer(central: &Weak<Central>, questions: &Mutex<Receiver<String>>) {
     loop {
         let question = questions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .recv();
-        let Ok(Question {
-            id,
-            number,
-            host,
-            port,
-        }) = question
-        else {
+        let Ok(host) = question else {
             return;
         };
-        let result = (host.as_str(), port)
-            .to_socket_addrs()
-            .map(Iterator::collect);
+        let answer = match (host.as_str(), 0).to_socket_addrs() {
+            Ok(addresses) => Ok(addresses.map(|address| address.ip()).collect()),
+            Err(error) => Err((error.kind(), error.to_string())),
+        };
         let Some(central) = central.upgrade() else {
             return;
         };
-        central.post(Command::Resolved { id, number, result });
+        central.post(Command::Resolved { host, answer });
     }
 }

@@ -3,10 +3,14 @@
 //!
 //! Touched when a connection begins, changes its stage or ends; never per message.
 
+use crate::error::Error;
 use crate::handler::ConnectionId;
 use crate::stats::meter::ConnectionMeter;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+
+const NO_SLOT: Error = Error::Refused("all connection slots are taken");
 
 /// What other threads may know of a connection: can it be sent to?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,7 @@ pub(super) struct Slots {
     entries: Vec<Entry>,
     free: Vec<u32>,
     occupied: usize,
+    names: HashMap<String, ConnectionId>,
 }
 
 struct Entry {
@@ -33,8 +38,27 @@ struct Entry {
 }
 
 impl Slots {
-    /// Takes a slot; `None` when all that can be numbered are taken.
-    pub(super) fn reserve(&mut self) -> Option<ConnectionId> {
+    /// Takes a slot, and the name if there is one.
+    pub(super) fn reserve(&mut self, name: Option<&str>) -> Result<ConnectionId, Error> {
+        if let Some(name) = name
+            && self.names.contains_key(name)
+        {
+            return Err(Error::NameTaken(name.to_owned()));
+        }
+        let id = self.take().ok_or(NO_SLOT)?;
+        if let Some(name) = name {
+            self.names.insert(name.to_owned(), id);
+        }
+        Ok(id)
+    }
+
+    /// Who has this name.
+    pub(super) fn find(&self, name: &str) -> Option<ConnectionId> {
+        self.names.get(name).copied()
+    }
+
+    /// `None` when all that can be numbered are taken.
+    fn take(&mut self) -> Option<ConnectionId> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -57,8 +81,13 @@ impl Slots {
         Some(ConnectionId::new(slot, entry.generation))
     }
 
-    /// Gives the slot of `id` back.
-    pub(super) fn release(&mut self, id: ConnectionId) {
+    /// Gives the slot of `id` back, and its name.
+    pub(super) fn release(&mut self, id: ConnectionId, name: Option<&str>) {
+        if let Some(name) = name
+            && self.names.get(name) == Some(&id)
+        {
+            self.names.remove(name);
+        }
         if let Some(entry) = self.entry(id) {
             entry.state = None;
             entry.meter = None;
@@ -127,18 +156,35 @@ mod tests {
     #[test]
     fn pitfall_24_a_slot_used_again_has_another_id() {
         let mut slots = Slots::default();
-        let first = slots.reserve().unwrap();
-        let second = slots.reserve().unwrap();
+        let first = slots.reserve(None).unwrap();
+        let second = slots.reserve(None).unwrap();
         slots.publish(first, Availability::Open);
-        slots.release(first);
-        let third = slots.reserve().unwrap();
+        slots.release(first, None);
+        let third = slots.reserve(None).unwrap();
         assert_eq!(third.slot(), first.slot());
         assert_ne!(third, first);
         slots.publish(first, Availability::Closing);
-        slots.release(first);
+        slots.release(first, None);
         assert_eq!(slots.availability(first), None);
         assert_eq!(slots.availability(third), Some(Availability::NotOpen));
         assert_eq!(slots.availability(second), Some(Availability::NotOpen));
         assert_eq!(slots.occupied(), 2);
+    }
+
+    #[test]
+    fn a_name_has_one_owner_at_a_time() {
+        let mut slots = Slots::default();
+        let first = slots.reserve(Some("trades")).unwrap();
+        assert!(matches!(
+            slots.reserve(Some("trades")),
+            Err(Error::NameTaken(_))
+        ));
+        assert_eq!(slots.occupied(), 1);
+        assert_eq!(slots.find("trades"), Some(first));
+        slots.release(first, Some("trades"));
+        assert_eq!(slots.find("trades"), None);
+        let second = slots.reserve(Some("trades")).unwrap();
+        slots.release(first, Some("trades"));
+        assert_eq!(slots.find("trades"), Some(second));
     }
 }

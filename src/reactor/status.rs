@@ -3,9 +3,9 @@
 
 use super::connection::{Connection, Fate};
 use super::{Remote, Shared, Turn};
+use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::ConnectionId;
-use crate::session::reason::DisconnectReason;
 use crate::session::{Stage, Time};
 use crate::stats::meter::{Cause, ConnectionMeter};
 use crate::stats::{ConnectionStats, ReactorStats};
@@ -28,6 +28,8 @@ pub enum ConnectionState {
     Resolving,
     /// The TCP handshake is under way.
     Connecting,
+    /// The proxy is asked for the way.
+    Tunnelling,
     /// The TLS handshake is under way.
     Securing,
     /// The opening handshake is under way.
@@ -39,10 +41,11 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Waiting,
         Self::Resolving,
         Self::Connecting,
+        Self::Tunnelling,
         Self::Securing,
         Self::Upgrading,
         Self::Open,
@@ -54,6 +57,7 @@ impl ConnectionState {
             Stage::BackOff | Stage::Ended => Self::Waiting,
             Stage::Resolving => Self::Resolving,
             Stage::Connecting => Self::Connecting,
+            Stage::Tunnelling => Self::Tunnelling,
             Stage::Securing => Self::Securing,
             Stage::Upgrading => Self::Upgrading,
             Stage::Open => Self::Open,
@@ -73,6 +77,7 @@ impl ConnectionState {
             Self::Waiting => "waiting",
             Self::Resolving => "resolving",
             Self::Connecting => "connecting",
+            Self::Tunnelling => "tunnelling",
             Self::Securing => "securing",
             Self::Upgrading => "upgrading",
             Self::Open => "open",
@@ -306,10 +311,12 @@ pub(super) fn cause(reason: &DisconnectReason) -> Cause {
     match reason {
         DisconnectReason::Remote { .. } => Cause::ClosedByPeer,
         DisconnectReason::Dropped => Cause::Dropped,
+        DisconnectReason::Silent { .. } => Cause::Timeout,
         DisconnectReason::ConnectFailed(error) | DisconnectReason::Failed(error) => match error {
             Error::Resolve { .. } => Cause::Resolve,
             Error::Connect { .. } => Cause::Tcp,
             Error::Tls(_) => Cause::Tls,
+            Error::Proxy(_) => Cause::Refused,
             Error::Handshake(_) => Cause::Refused,
             Error::Timeout { .. } => Cause::Timeout,
             Error::Protocol(_) => Cause::Protocol,

@@ -1,6 +1,8 @@
 //! The inbound half of a session: which parser reads the bytes that arrive now.
 
+use super::proxy::Tunnel;
 use super::{Life, Time};
+use crate::error::ProxyError;
 use crate::protocol::decoder::{Decoder, Observer};
 use crate::protocol::frame::{FrameHeader, OpCode};
 use crate::protocol::handshake::{ClientHandshake, HandshakeError};
@@ -13,6 +15,8 @@ use crate::trace::recorder::Recorder;
 pub(crate) enum Inbound {
     /// Nobody: there is no connection, or what comes is of no interest any more.
     Nobody,
+    /// The exchange with a proxy.
+    Tunnelling(Box<Tunnel>),
     /// The opening handshake.
     Upgrading(Box<ClientHandshake>),
     /// Frames.
@@ -20,6 +24,17 @@ pub(crate) enum Inbound {
 }
 
 impl Inbound {
+    /// Gives up an exchange with a proxy, and says what it came to.
+    pub(crate) fn finish_tunnel(&mut self) -> Option<ProxyError> {
+        match std::mem::replace(self, Self::Nobody) {
+            Self::Tunnelling(tunnel) => Some(tunnel.finish()),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     /// Gives up a handshake that is under way, and says what it came to.
     pub(crate) fn finish_handshake(&mut self) -> Option<HandshakeError> {
         match std::mem::replace(self, Self::Nobody) {
@@ -41,48 +56,62 @@ pub(crate) struct FrameTrace<'a> {
     pub(crate) now: Time,
 }
 
-impl FrameTrace<'_> {
-    #[cold]
-    fn frame_received(&mut self, header: &FrameHeader, payload: &[u8]) {
-        let frame = Frame {
-            opcode: header.opcode as u8,
-            fin: header.fin,
-            compressed: header.rsv1,
-            length: header.payload_length,
-            payload: self.life.level.shown(payload),
-        };
-        let event = Event::frame_received(self.now.nanoseconds(), self.life.id, frame);
-        self.life.trace(self.trace, event);
-    }
-
-    #[cold]
-    fn fragmented_completed(&mut self, opcode: OpCode, message: &[u8]) {
-        let frame = Frame {
-            opcode: opcode as u8,
-            fin: true,
-            compressed: false,
-            length: message.len() as u64,
-            payload: self.life.level.shown(message),
-        };
-        let event = Event::fragmented_completed(self.now.nanoseconds(), self.life.id, frame);
-        self.life.trace(self.trace, event);
-    }
-}
-
 impl Observer for FrameTrace<'_> {
     #[inline]
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]) {
         let tally = &mut self.tally.inbound;
         tally.frame(header.opcode as u8, header.payload_length);
         if self.life.level.records(Kind::FrameReceived) {
-            self.frame_received(header, payload);
+            let frame = (*header, payload);
+            record(
+                self.trace,
+                self.life,
+                self.now,
+                Event::frame_received,
+                frame,
+            );
         }
     }
 
     #[inline]
     fn completed(&mut self, opcode: OpCode, message: &[u8]) {
         if self.life.level.records(Kind::FragmentedCompleted) {
-            self.fragmented_completed(opcode, message);
+            // As if it had come in one frame.
+            let header = FrameHeader {
+                fin: true,
+                rsv1: false,
+                opcode,
+                mask: None,
+                payload_length: message.len() as u64,
+            };
+            let frame = (header, message);
+            record(
+                self.trace,
+                self.life,
+                self.now,
+                Event::fragmented_completed,
+                frame,
+            );
         }
     }
+}
+
+/// Apart from the above, and with all its arguments by value: what is never needed while frames are
+/// not traced is not stored either.
+#[cold]
+fn record(
+    trace: &mut Recorder,
+    life: &Life,
+    now: Time,
+    event: fn(u64, u64, Frame<'_>) -> Event,
+    (header, payload): (FrameHeader, &[u8]),
+) {
+    let frame = Frame {
+        opcode: header.opcode as u8,
+        fin: header.fin,
+        compressed: header.rsv1,
+        length: header.payload_length,
+        payload: life.level.shown(payload),
+    };
+    life.trace(trace, event(now.nanoseconds(), life.id, frame));
 }

@@ -3,25 +3,22 @@
 //! Before this comes the reactor, which reports what the sockets did; after it, on the way in, the
 //! decoder, and on the way out [`outbound`](super::outbound).
 
+use super::liveness::{Due, Heard, Liveness};
 use super::options::Target;
-use super::outbound::{Output, WaitingPong};
-use super::reason::DisconnectReason;
-use super::redirect;
+use super::outbound::{Compression, Output, WaitingPong};
+use super::reach::Reach;
 use super::timers::Timers;
 use super::{Inbound, Time};
-use crate::error::{Error, Stage as ErrorStage};
-use crate::protocol::Role;
-use crate::protocol::decoder::Decoder;
+use crate::error::{DisconnectReason, Error, Stage as ErrorStage, Watch};
 use crate::protocol::deflate::Agreed;
 use crate::protocol::frame::OpCode;
-use crate::protocol::handshake::{ClientHandshake, HandshakeError, Misbehaviour, Response};
-use crate::protocol::url::Host;
+use crate::protocol::handshake::HandshakeError;
 use crate::trace::event::Event;
 use crate::trace::kind::{self, Callback, Kind, Level};
 use crate::trace::recorder::Recorder;
 use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +29,8 @@ pub(crate) enum Stage {
     Resolving,
     /// The TCP handshake is under way.
     Connecting,
+    /// The proxy is asked for the way.
+    Tunnelling,
     /// The TLS handshake is under way.
     Securing,
     /// The opening handshake is under way.
@@ -90,21 +89,24 @@ pub(crate) struct Life {
     pub(crate) timers: Timers,
     pub(crate) target: Target,
     /// The request's own target, while a redirect is followed.
-    redirected_from: Option<Box<Target>>,
+    pub(super) redirected_from: Option<Box<Target>>,
     /// Redirects followed in this attempt.
-    redirects: u8,
-    connecting: Option<Box<Connecting>>,
+    pub(super) redirects: u8,
+    /// The attempt under way.
+    pub(super) reach: Option<Box<Reach>>,
+    /// When the peer was last heard of.
+    pub(crate) heard: Heard,
+    pub(super) liveness: Option<Box<Liveness>>,
+    /// Failures in a row, for the back-off; a connection that was no good counts.
+    pub(super) failures: u32,
+    /// The handler, or another thread, wants nothing more to be read for now.
+    pub(crate) paused: bool,
+    /// The queue has reached its high-water mark, and not yet fallen to the low one.
+    pub(crate) high_water: bool,
     /// Why the connection ends, once that is known.
     pub(super) ending: Option<Box<DisconnectReason>>,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
-}
-
-/// What is needed only while connecting.
-struct Connecting {
-    addresses: Vec<SocketAddr>,
-    /// The next one to try.
-    next: usize,
 }
 
 impl Life {
@@ -128,7 +130,12 @@ impl Life {
             target,
             redirected_from: None,
             redirects: 0,
-            connecting: None,
+            reach: None,
+            heard: Heard::default(),
+            liveness: None,
+            failures: 0,
+            paused: false,
+            high_water: false,
             ending: None,
             clean: false,
         }
@@ -173,175 +180,78 @@ impl Life {
     /// When the reactor must call [`handle_deadline`](Self::handle_deadline) or fire a timer.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        match (self.deadline, self.timers.next()) {
-            (Some(deadline), Some(timer)) => Some(deadline.min(timer)),
-            (deadline, timer) => deadline.or(timer),
-        }
-    }
-
-    /// Begins an attempt to connect.
-    pub(crate) fn begin_attempt(&mut self, output: &mut Output<'_>) -> Step {
-        if self.redirects == 0 {
-            self.attempt = self.attempt.saturating_add(1);
-        }
-        self.clean = false;
-        self.sending = None;
-        self.queued = 0;
-        self.pong = None;
-        self.ending = None;
-        self.deadline = Some(output.now.after(self.target.options.connect_timeout));
-        let attempt = u64::from(self.attempt);
-        let url = self.target.url.clone();
-        let server = url.host_header();
-        if self.epoch == 0 && self.attempt == 1 {
-            self.record(output, Kind::Connecting, |time, id| {
-                Event::connecting(time, id, attempt, server)
-            });
-        } else {
-            self.record(output, Kind::Reconnecting, |time, id| {
-                Event::reconnecting(time, id, attempt, server)
-            });
-        }
-        let address = match url.host() {
-            Host::Ipv4(address) => IpAddr::V4(address),
-            Host::Ipv6(address) => IpAddr::V6(address),
-            Host::Name(_) => {
-                self.stage = Stage::Resolving;
-                return Step::Resolve;
+        let lively = match &self.liveness {
+            Some(liveness) if self.watches() => {
+                liveness.next(&self.target.options.liveness, &self.heard)
             }
+            _ => None,
         };
-        let address = SocketAddr::new(address, url.port());
-        self.connect_to(output, vec![address])
+        let next_address = self.reach.as_ref().and_then(|reach| reach.next_start());
+        [self.deadline, self.timers.next(), lively, next_address]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// The name was looked up.
-    pub(crate) fn handle_resolved(
-        &mut self,
-        output: &mut Output<'_>,
-        result: io::Result<Vec<SocketAddr>>,
-    ) -> Step {
-        if self.stage != Stage::Resolving {
-            return Step::Wait;
+    /// Nobody can be expected to be heard while nothing is read.
+    fn watches(&self) -> bool {
+        self.stage == Stage::Open && !self.paused
+    }
+
+    /// Stops reading, or goes on with it; the watchdogs begin anew then.
+    pub(crate) fn pause(&mut self, output: &mut Output<'_>, paused: bool) {
+        if self.paused == paused {
+            return;
         }
-        let result = result.and_then(|addresses| {
-            if addresses.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "it has none"));
-            }
-            Ok(addresses)
-        });
-        match result {
-            Ok(addresses) => {
-                let (count, first) = (addresses.len() as u64, addresses[0]);
-                self.record(output, Kind::Resolved, |time, id| {
-                    Event::resolved(time, id, count, first)
-                });
-                self.connect_to(output, addresses)
-            }
-            Err(source) => {
-                let host = self.target.url.host_str().to_owned();
-                self.fail(output, Error::Resolve { host, source });
-                Step::Wait
+        self.paused = paused;
+        if paused {
+            self.record(output, Kind::ReadingPaused, Event::reading_paused);
+        } else {
+            self.record(output, Kind::ReadingResumed, Event::reading_resumed);
+            self.heard.any_byte = output.now;
+            self.heard.data = self.heard.data.map(|_| output.now);
+            if let Some(liveness) = &mut self.liveness {
+                liveness.forgive(output.now);
             }
         }
     }
 
-    fn connect_to(&mut self, output: &mut Output<'_>, addresses: Vec<SocketAddr>) -> Step {
-        let first = addresses[0];
-        self.connecting = Some(Box::new(Connecting { addresses, next: 1 }));
-        self.stage = Stage::Connecting;
-        self.record(output, Kind::TcpConnecting, |time, id| {
-            Event::tcp_connecting(time, id, first)
-        });
-        Step::Connect(first)
+    /// The round trip of the last ping of the heartbeat that was answered.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.liveness.as_ref()?.round_trip
     }
 
-    /// The TCP connection to `address` did not come about: on to the next one, if there is one.
-    pub(crate) fn handle_connect_error(
-        &mut self,
-        output: &mut Output<'_>,
-        address: SocketAddr,
-        source: io::Error,
-    ) -> Step {
-        if let Some(connecting) = &mut self.connecting
-            && let Some(&next) = connecting.addresses.get(connecting.next)
+    /// A pong has come; it may be one that the heartbeat waits for.
+    pub(crate) fn handle_pong(&mut self, payload: &[u8], now: Time) {
+        if let Some(liveness) = &mut self.liveness {
+            liveness.handle_pong(payload, now);
+        }
+    }
+
+    /// Does what heartbeats and watchdogs ask for.
+    fn handle_liveness(&mut self, output: &mut Output<'_>) {
+        while self.watches()
+            && let Some(liveness) = &mut self.liveness
         {
-            connecting.next += 1;
-            self.record(output, Kind::TcpConnecting, |time, id| {
-                Event::tcp_connecting(time, id, next)
-            });
-            return Step::Connect(next);
+            let options = &self.target.options.liveness;
+            match liveness.due(options, &self.heard, output.now, output.entropy) {
+                None => return,
+                // A full queue refuses it; then the missing answer says so.
+                Some(Due::Ping(payload)) => {
+                    let _ = self.send_control(output, None, OpCode::Ping, &payload);
+                }
+                Some(Due::Text(text)) => {
+                    let plain = Compression::Never;
+                    let _ = self.send(output, None, plain, OpCode::Text, text.as_bytes());
+                }
+                Some(Due::Breach(watch, limit)) => {
+                    self.record(output, Kind::TimerFired, |time, id| {
+                        Event::timer_fired(time, id, timer_of(watch))
+                    });
+                    self.end_with(DisconnectReason::Silent { watch, limit });
+                }
+            }
         }
-        self.fail(output, Error::Connect { address, source });
-        Step::Wait
-    }
-
-    /// The TCP connection to `address` stands; the handshakes have their own deadline.
-    pub(crate) fn handle_connected(&mut self, output: &mut Output<'_>, address: SocketAddr) {
-        self.connecting = None;
-        self.deadline = Some(output.now.after(self.target.options.handshake_timeout));
-        self.stage = Stage::Securing;
-        self.record(output, Kind::TcpConnected, |time, id| {
-            Event::tcp_connected(time, id, address)
-        });
-    }
-
-    /// The way is free, through TLS or without: writes the request of RFC 6455 §4.1.
-    ///
-    /// # Errors
-    /// A request that cannot be written; the user's setters have refused it before.
-    pub(crate) fn begin_upgrade(&mut self, output: &mut Output<'_>) -> Result<Inbound, Error> {
-        self.stage = Stage::Upgrading;
-        let Target { url, options } = &self.target;
-        let offer = options.deflate.map(|deflate| deflate.offer());
-        let head = self.target.request_head(offer.as_deref());
-        let mut request = Vec::with_capacity(512);
-        let nonce = output.entropy.take();
-        let limits = options.handshake_limits;
-        let handshake = ClientHandshake::new(&head, nonce, limits, &mut request)?;
-        output.frames.extend(&request);
-        let server = url.host_header();
-        self.record(output, Kind::Upgrading, |time, id| {
-            Event::upgrading(time, id, server)
-        });
-        Ok(Inbound::Upgrading(Box::new(handshake)))
-    }
-
-    /// The opening handshake is done: frames from here on.
-    ///
-    /// # Errors
-    /// An answer to the offer of permessage-deflate that does not fit it.
-    pub(crate) fn handle_upgraded(
-        &mut self,
-        output: &mut Output<'_>,
-        response: &Response,
-    ) -> Result<Inbound, Error> {
-        let options = &self.target.options;
-        let decoder = Decoder::new(Role::Client, options.limits);
-        self.deflate = match &options.deflate {
-            None => None,
-            Some(offer) => offer
-                .accept(response.extensions())
-                .map_err(|error| Error::Handshake(Misbehaviour::Deflate(error).into()))?,
-        };
-        self.stage = Stage::Open;
-        self.deadline = None;
-        self.redirects = 0;
-        self.attempt = 0;
-        self.epoch += 1;
-        let (epoch, agreed) = (self.epoch, response.subprotocol().unwrap_or(""));
-        if epoch == 1 {
-            self.record(output, Kind::Connected, |time, id| {
-                Event::connected(time, id, epoch, agreed)
-            });
-        } else {
-            self.record(output, Kind::Reconnected, |time, id| {
-                Event::reconnected(time, id, epoch, agreed)
-            });
-        }
-        Ok(Inbound::Open(match &self.deflate {
-            None => decoder,
-            Some(agreed) => decoder.with_deflate(agreed),
-        }))
     }
 
     /// The peer ended its side of the TCP connection.
@@ -350,6 +260,11 @@ impl Life {
             Stage::Upgrading => {
                 if let Some(error) = inbound.finish_handshake() {
                     self.fail(output, Error::Handshake(error));
+                }
+            }
+            Stage::Tunnelling => {
+                if let Some(error) = inbound.finish_tunnel() {
+                    self.fail(output, Error::Proxy(error));
                 }
             }
             Stage::Connecting | Stage::Securing => {
@@ -397,11 +312,13 @@ impl Life {
         output: &mut Output<'_>,
         inbound: &mut Inbound,
     ) -> Step {
+        self.handle_liveness(output);
         if self.deadline.is_none_or(|deadline| output.now < deadline) {
-            return Step::Wait;
+            let due = self.reach.as_mut().and_then(|reach| reach.due(output.now));
+            return due.map_or(Step::Wait, |address| self.connect(output, address));
         }
         self.deadline = None;
-        let options = &self.target.options;
+        let timeouts = self.target.options.timeouts;
         let (timer, stage, limit) = match self.stage {
             Stage::BackOff => return self.begin_attempt(output),
             Stage::Closing | Stage::Closed => {
@@ -419,28 +336,39 @@ impl Life {
             Stage::Resolving => (
                 kind::Timer::ConnectDeadline,
                 ErrorStage::Resolve,
-                options.connect_timeout,
+                timeouts.resolve,
             ),
-            Stage::Connecting => (
-                kind::Timer::ConnectDeadline,
-                ErrorStage::Tcp,
-                options.connect_timeout,
+            Stage::Connecting => (kind::Timer::ConnectDeadline, ErrorStage::Tcp, timeouts.tcp),
+            Stage::Tunnelling => (
+                kind::Timer::HandshakeDeadline,
+                ErrorStage::Proxy,
+                timeouts.proxy,
             ),
             Stage::Securing => (
                 kind::Timer::HandshakeDeadline,
                 ErrorStage::Tls,
-                options.handshake_timeout,
+                timeouts.tls,
             ),
             Stage::Upgrading => (
                 kind::Timer::HandshakeDeadline,
                 ErrorStage::Upgrade,
-                options.handshake_timeout,
+                timeouts.upgrade,
             ),
             Stage::Open | Stage::Over | Stage::Ended => return Step::Wait,
         };
         self.record(output, Kind::TimerFired, |time, id| {
             Event::timer_fired(time, id, timer)
         });
+        // Which of the two it was: the stage's own, or that of the whole attempt.
+        let began = self
+            .reach
+            .as_ref()
+            .map_or(output.now, |reach| reach.began());
+        let limit = if output.now.since(began) >= timeouts.whole {
+            timeouts.whole
+        } else {
+            limit
+        };
         // A refusal whose body does not end is a refusal all the same.
         let error = match inbound.finish_handshake() {
             Some(error @ HandshakeError::Rejected(_)) => Error::Handshake(error),
@@ -470,68 +398,15 @@ impl Life {
             self.end_with(reason);
         }
     }
+}
 
-    /// After an attempt that the server has redirected: the next one goes there, at once and without
-    /// asking the handler. False if there was no redirect, or none that may be followed.
-    pub(crate) fn follow_redirect(&mut self, output: &mut Output<'_>) -> bool {
-        let next = match self.ending.as_deref() {
-            Some(DisconnectReason::ConnectFailed(Error::Handshake(HandshakeError::Rejected(
-                rejection,
-            )))) if self.redirects < self.target.options.max_redirects => {
-                redirect::follow(&self.target, rejection)
-            }
-            _ => None,
-        };
-        let Some(next) = next else {
-            self.redirects = 0;
-            if let Some(target) = self.redirected_from.take() {
-                self.target = *target;
-            }
-            return false;
-        };
-        self.redirects += 1;
-        let url = next.url.clone();
-        let from = std::mem::replace(&mut self.target, next);
-        self.redirected_from.get_or_insert_with(|| Box::new(from));
-        self.ending = None;
-        self.stage = Stage::BackOff;
-        self.deadline = Some(output.now);
-        self.record(output, Kind::ReconnectScheduled, |time, id| {
-            let server = format_args!("redirected to {}", url.host_header());
-            Event::reconnect_scheduled(time, id, 0, server)
-        });
-        true
-    }
-
-    /// Why it ended. The reactor has dropped the TCP connection.
-    pub(crate) fn take_reason(&mut self) -> DisconnectReason {
-        self.dropping = false;
-        self.connecting = None;
-        self.deadline = None;
-        self.queued = 0;
-        self.pong = None;
-        self.ending
-            .take()
-            .map_or(DisconnectReason::Dropped, |reason| *reason)
-    }
-
-    /// The next attempt comes after `delay`, or never.
-    pub(crate) fn plan(
-        &mut self,
-        output: &mut Output<'_>,
-        delay: Option<Duration>,
-        reason: DisconnectReason,
-    ) {
-        let Some(delay) = delay else {
-            self.ending = Some(Box::new(reason));
-            self.stage = Stage::Ended;
-            return;
-        };
-        self.stage = Stage::BackOff;
-        self.deadline = Some(output.now.after(delay));
-        let nanoseconds = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-        self.record(output, Kind::ReconnectScheduled, |time, id| {
-            Event::reconnect_scheduled(time, id, nanoseconds, &reason)
-        });
+/// For the trace: what the watch is called there.
+fn timer_of(watch: Watch) -> kind::Timer {
+    match watch {
+        Watch::Pong => kind::Timer::PongDeadline,
+        Watch::Answer => kind::Timer::ApplicationPongDeadline,
+        Watch::AnyByte => kind::Timer::AnyByteWatchdog,
+        Watch::Data => kind::Timer::DataWatchdog,
+        Watch::FirstData => kind::Timer::FirstDataWatchdog,
     }
 }

@@ -1,27 +1,37 @@
 //! The life of one connection, without sockets and without a clock.
 //!
 //! ```text
-//! resolve -> tcp -> tls -> upgrade -> open -> closing -> over -> back-off -> resolve ...
+//! resolve -> tcp -> [proxy] -> tls -> upgrade -> open -> closing -> over -> back-off -> resolve ...
 //! ```
 //!
 //! The reactor, above, does what a session asks for ([`Step`]) and tells it what came of it
 //! (`handle_*`); time, entropy and bytes are arguments. The protocol core, below, does the frames.
 //!
-//! - [`life`]: the stages, their deadlines, and what ends them.
+//! - [`life`]: the stages, their deadlines, and what ends them; [`connecting`] and [`returning`] are
+//!   its beginning and its end.
+//! - [`reach`]: which address to try when, and how long each stage took.
+//! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
 //! - [`inbound`]: which parser reads the bytes now.
+//! - [`supervision`]: starting anew after the end, and how often.
+//! - [`proxy`]: the way through a proxy, between tcp and tls.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod closing;
+mod connecting;
 pub(crate) mod entropy;
 pub(crate) mod inbound;
 pub(crate) mod life;
+pub(crate) mod liveness;
 pub(crate) mod options;
 pub(crate) mod outbound;
 pub(crate) mod policy;
-pub(crate) mod reason;
+pub(crate) mod proxy;
+pub(crate) mod reach;
 mod redirect;
+mod returning;
+pub(crate) mod supervision;
 pub(crate) mod time;
 pub(crate) mod timers;
 

@@ -1,11 +1,14 @@
 //! What a connection was asked to do and to keep to. Plain data, shared by all its attempts.
 
+use super::liveness::LivenessOptions;
 use super::policy::ReconnectPolicy;
+use super::proxy::Proxy;
 use crate::protocol::decoder::Limits;
 use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{HandshakeLimits, RequestHead};
 use crate::protocol::url::Url;
 use crate::trace::Level;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,30 +32,97 @@ impl Target {
     }
 }
 
+/// What is set on a socket before it connects. Where the operating system has no such option, it is
+/// left out; what it refuses fails the attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketOptions {
+    /// Sends small segments at once (`TCP_NODELAY`); on by default.
+    pub nodelay: bool,
+    /// Acknowledges at once (`TCP_QUICKACK`, Linux), which the kernel may take back later.
+    pub quickack: bool,
+    /// Size of the kernel's receive buffer, in bytes (`SO_RCVBUF`).
+    pub receive_buffer: Option<usize>,
+    /// Size of the kernel's send buffer, in bytes (`SO_SNDBUF`).
+    pub send_buffer: Option<usize>,
+    /// Idle time before the kernel probes the peer (`SO_KEEPALIVE`, `TCP_KEEPIDLE`).
+    pub keepalive: Option<Duration>,
+    /// How long sent data may stay unacknowledged (`TCP_USER_TIMEOUT`, Linux).
+    pub user_timeout: Option<Duration>,
+    /// The local address to connect from.
+    pub source: Option<IpAddr>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            nodelay: true,
+            quickack: false,
+            receive_buffer: None,
+            send_buffer: None,
+            keepalive: None,
+            user_timeout: None,
+            source: None,
+        }
+    }
+}
+
 /// The settings of a request; [`Request`](crate::Request) documents each at its setter.
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) subprotocols: Vec<String>,
     pub(crate) origin: Option<String>,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) handshake_timeout: Duration,
+    pub(crate) timeouts: Timeouts,
     pub(crate) close_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) handshake_limits: HandshakeLimits,
     pub(crate) max_queued: usize,
+    /// Below the first of them `on_drained` is called, after the second was reached.
+    pub(crate) water_marks: (usize, usize),
+    pub(crate) liveness: LivenessOptions,
+    /// Instead of looking the name up.
+    pub(crate) connect_to: Vec<SocketAddr>,
+    pub(crate) socket: SocketOptions,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) deflate: Option<Deflate>,
     pub(crate) max_redirects: u8,
     pub(crate) reconnect: ReconnectPolicy,
     /// `None`: what the reactor was built with.
     pub(crate) level: Option<Level>,
     pub(crate) name: Option<Arc<str>>,
+    pub(crate) linked: bool,
+    pub(crate) fail_first: bool,
+}
+
+/// How long each stage of an attempt may take, and all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    pub(crate) resolve: Duration,
+    pub(crate) tcp: Duration,
+    pub(crate) proxy: Duration,
+    pub(crate) tls: Duration,
+    pub(crate) upgrade: Duration,
+    pub(crate) whole: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            resolve: STAGE_TIMEOUT,
+            tcp: STAGE_TIMEOUT,
+            proxy: STAGE_TIMEOUT,
+            tls: STAGE_TIMEOUT,
+            upgrade: STAGE_TIMEOUT,
+            whole: OPEN_TIMEOUT,
+        }
+    }
 }
 
 /// The seed library's figures were 6 s to connect and 5 s for the rest; ten are kind to slow links
 /// and still shorter than what people wait.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const STAGE_TIMEOUT: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Default for Options {
@@ -61,17 +131,23 @@ impl Default for Options {
             headers: Vec::new(),
             subprotocols: Vec::new(),
             origin: None,
-            connect_timeout: CONNECT_TIMEOUT,
-            handshake_timeout: HANDSHAKE_TIMEOUT,
+            timeouts: Timeouts::default(),
             close_timeout: CLOSE_TIMEOUT,
             limits: Limits::default(),
             handshake_limits: HandshakeLimits::default(),
             max_queued: 64 << 20,
+            water_marks: (0, 1),
+            liveness: LivenessOptions::default(),
+            connect_to: Vec::new(),
+            socket: SocketOptions::default(),
+            proxy: None,
             deflate: None,
             max_redirects: 0,
             reconnect: ReconnectPolicy::default(),
             level: None,
             name: None,
+            linked: false,
+            fail_first: false,
         }
     }
 }
@@ -84,11 +160,15 @@ impl std::fmt::Debug for Options {
             .field("headers", &names)
             .field("subprotocols", &self.subprotocols)
             .field("origin", &self.origin)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("handshake_timeout", &self.handshake_timeout)
+            .field("timeouts", &self.timeouts)
             .field("close_timeout", &self.close_timeout)
             .field("limits", &self.limits)
             .field("max_queued", &self.max_queued)
+            .field("water_marks", &self.water_marks)
+            .field("liveness", &self.liveness)
+            .field("connect_to", &self.connect_to)
+            .field("socket", &self.socket)
+            .field("proxy", &self.proxy)
             .field("deflate", &self.deflate)
             .field("max_redirects", &self.max_redirects)
             .field("reconnect", &self.reconnect)

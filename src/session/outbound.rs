@@ -51,7 +51,7 @@ pub(super) struct WaitingPong {
 /// Is a message to be deflated, where permessage-deflate was negotiated?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// If it is at least as long as [`Deflate::compress_from`](crate::Deflate::compress_from) says.
+    /// If it is at least as long as `Deflate::compress_from` says.
     #[default]
     BySize,
     /// Yes, unless that makes it longer.
@@ -316,9 +316,26 @@ impl Life {
         waiting.length = u8::try_from(payload.len()).ok();
     }
 
+    /// So much waits for the socket now. True if the high-water mark was reached and the queue has
+    /// fallen to the low one again.
+    pub(crate) fn handle_queued(&mut self, output: &mut Output<'_>, queued: usize) -> bool {
+        self.queued = queued;
+        let (low, high) = self.target.options.water_marks;
+        if !self.high_water && queued >= high {
+            self.high_water = true;
+            self.record(output, Kind::QueueHighWater, |time, id| {
+                Event::queue_high_water(time, id, queued as u64, high as u64)
+            });
+        } else if self.high_water && queued <= low {
+            self.high_water = false;
+            self.record(output, Kind::QueueDrained, Event::queue_drained);
+            return true;
+        }
+        false
+    }
+
     /// The socket took everything: the pong that waited may go.
     pub(crate) fn handle_drained(&mut self, output: &mut Output<'_>) {
-        self.queued = 0;
         if self.stage != Stage::Open {
             return;
         }

@@ -426,7 +426,8 @@ fn a_close_waits_for_what_is_queued() {
             cx.close();
             Ok(())
         });
-        let mut duet = Duet::open(transport, recorder);
+        // The close timeout begins with `close`, and a busy machine may take its time.
+        let mut duet = Duet::open_with(transport, recorder, |request| request.close_timeout(LONG));
         let mut peer = duet.peer;
         let reader = std::thread::spawn(move || {
             for index in 0..8 {

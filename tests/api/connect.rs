@@ -196,11 +196,7 @@ fn a_refusal_has_status_headers_and_the_start_of_the_body() {
         for length in [0, 5, 4096, 100_000] {
             let server = Server::start(transport, move |_, mut peer| {
                 let headers = [("Retry-After".to_owned(), "30".to_owned())];
-                peer.reject(
-                    429,
-                    &headers,
-                    "slow ".repeat(length / 5 + 1)[..length].as_bytes(),
-                );
+                peer.reject(429, &headers, &b"slow ".repeat(length / 5 + 1)[..length]);
             });
             let mut rig = Rig::new();
             let log = rig.connect(server.request(), Recorder::new());
@@ -239,7 +235,8 @@ fn a_refusal_without_an_end_is_a_refusal() {
 /// Answers that are no proper 101.
 #[test]
 fn a_peer_that_misbehaves_in_the_opening_handshake() {
-    let cases: [(fn(String) -> String, Misbehaviour); 4] = [
+    type Damage = fn(String) -> String;
+    let cases: [(Damage, Misbehaviour); 4] = [
         (
             |answer| answer.replace("Upgrade: websocket\r\n", ""),
             Misbehaviour::UpgradeMissing,
@@ -308,7 +305,7 @@ fn a_silent_peer_is_given_up() {
             hold.send(stream).expect("the test holds it");
         });
         let mut rig = Rig::new();
-        let request = server.request().handshake_timeout(SHORT);
+        let request = server.request().handshake_timeout(SHORT).tls_timeout(SHORT);
         let log = rig.connect(request, Recorder::new());
         rig.run();
         let stage = if transport == Transport::Plain {

@@ -73,7 +73,7 @@ fn every_length_form_comes_back() {
 }
 
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|index| (index % 251) as u8).collect()
+    (0..=250).cycle().take(length).collect()
 }
 
 /// Far more than any socket buffer, so that both sides block in the middle.
@@ -95,7 +95,7 @@ fn large_messages_in_both_directions() {
 
 /// The queue has a limit, whoever hits it is told, and nothing else comes of it.
 #[test]
-fn a_full_queue_refuses_and_the_connection_goes_on() {
+fn pitfall_06_a_full_queue_refuses_and_the_connection_goes_on() {
     const MESSAGE: usize = 1 << 20;
     const QUEUE: usize = 8 << 20;
     for &transport in Transport::ALL {
@@ -187,7 +187,7 @@ fn every_message_split_at_every_byte() {
     let mut fragmented = frame(0x01, "añ".as_bytes());
     fragmented.extend(frame(0x89, b"in between"));
     fragmented.extend(frame(0x00, b""));
-    fragmented.extend(frame(0x80, &"€𝄞".as_bytes()[..]));
+    fragmented.extend(frame(0x80, "€𝄞".as_bytes()));
     let cases: [(Vec<u8>, Vec<Call>); 5] = [
         (
             frame(0x81, "añ€𝄞".as_bytes()),
@@ -374,7 +374,7 @@ fn two_hundred_tls_connections_on_one_reactor() {
 fn many_connections(transport: Transport, count: usize) {
     // Both ends are here; the tests that run beside this one need some too.
     let files = rlimit::increase_nofile_limit(8192).expect("a limit");
-    assert!(files as usize > 2 * count + 200, "only {files} open files");
+    assert!(files > 2 * count as u64 + 200, "only {files} open files");
     let peers = Arc::new(Mutex::new(Vec::new()));
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     socket2::SockRef::from(&listener)

@@ -1,7 +1,7 @@
 //! permessage-deflate (RFC 7692): what is offered, and what an answer may say to it.
 //!
 //! Before this comes the opening handshake, which carries offer and answer; after it the decoder
-//! inflates and the session deflates, through [`zlib`], the one file that knows zlib-rs.
+//! inflates and the session deflates, through `zlib.rs`, the one file that knows zlib-rs.
 
 #[cfg(feature = "deflate")]
 mod zlib;
@@ -29,7 +29,7 @@ const DEFAULT_THRESHOLD: usize = 1024;
 const DEFAULT_LEVEL: u8 = 6;
 
 /// What to offer the server, and how to compress what is sent. Set with
-/// [`Request::deflate`](crate::Request::deflate).
+/// `Request::deflate`.
 ///
 /// What the server sends is inflated with one window per connection, or, if it agrees to
 /// [`server_no_context_takeover`](Self::server_no_context_takeover), with one that all connections
@@ -79,7 +79,7 @@ impl Deflate {
         }
     }
 
-    /// Asks the server to compress each message by itself (RFC 7692 §7.1.1.1). Saves about 40 KiB
+    /// Asks the server to compress each message by itself (RFC 7692 §7.1.1.1). Saves about 47 KiB
     /// of memory per connection here, and costs bandwidth.
     #[must_use]
     pub const fn server_no_context_takeover(mut self) -> Self {
@@ -87,8 +87,8 @@ impl Deflate {
         self
     }
 
-    /// Asks the server for a window of at most 2^`bits` bytes (RFC 7692 §7.1.2.1), 8 to 15. A
-    /// smaller one saves memory here.
+    /// Asks the server for a window of at most 2^`bits` bytes (RFC 7692 §7.1.2.1), 8 to 15. It
+    /// saves memory there and not here, where zlib-rs has room for the largest in any case.
     ///
     /// # Errors
     /// [`OutOfRange`].
@@ -141,7 +141,7 @@ impl Deflate {
     }
 
     /// The value of `Sec-WebSocket-Extensions` in the request.
-    pub(crate) fn offer(&self) -> String {
+    pub fn offer(&self) -> String {
         use std::fmt::Write;
         let mut offer = format!("{NAME}; client_no_context_takeover");
         if self.server_no_context_takeover {
@@ -162,7 +162,10 @@ impl Deflate {
 
     /// Checks the value of `Sec-WebSocket-Extensions` in the answer against the offer (pitfall 12).
     /// `None`: the server does not use the extension.
-    pub(crate) fn accept(&self, answer: Option<&str>) -> Result<Option<Agreed>, AnswerError> {
+    ///
+    /// # Errors
+    /// [`AnswerError`]: the connection must fail then (RFC 7692 §7.1).
+    pub fn accept(&self, answer: Option<&str>) -> Result<Option<Agreed>, AnswerError> {
         let Some(answer) = answer else {
             return Ok(None);
         };

@@ -6,7 +6,7 @@ pub(crate) mod pki;
 pub(crate) mod recorder;
 pub(crate) mod server;
 
-pub(crate) use recorder::{Call, Fault, Log, Lost, Recorder, Why};
+pub(crate) use recorder::{Call, Fault, Log, Recorder, Why};
 pub(crate) use server::{Peer, Server, Transport, frame};
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -16,7 +16,7 @@ use websockex::trace::Kind;
 use websockex::{IntoRequest, Reactor, ReactorBuilder, Request};
 
 /// How long something that must happen may take, on a machine that does a lot else.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A time that no test waits for.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
@@ -50,6 +50,24 @@ impl Rig {
         log.set_id(id);
         self.logs.push(log.clone());
         log
+    }
+
+    /// Opens a connection whose other end the test holds.
+    pub(crate) fn open(
+        &mut self,
+        transport: Transport,
+        recorder: Recorder,
+        configure: impl FnOnce(Request) -> Request,
+    ) -> (Peer, Log, Server) {
+        let (peers, accepted) = channel();
+        let server = Server::start(transport, move |_, mut peer| {
+            peer.accept();
+            peers.send(peer).expect("the test waits for it");
+        });
+        let log = self.connect(configure(server.request()), recorder);
+        self.run_until(|| log.is_open() || log.is_terminated());
+        let peer = accepted.recv_timeout(PATIENCE).expect("an open peer");
+        (peer, log, server)
     }
 
     /// One turn that waits for something to happen.
@@ -136,15 +154,8 @@ impl Duet {
         recorder: Recorder,
         configure: impl FnOnce(Request) -> Request,
     ) -> Self {
-        let (peers, accepted) = channel();
-        let server = Server::start(transport, move |_, mut peer| {
-            peer.accept();
-            peers.send(peer).expect("the test waits for it");
-        });
         let mut rig = Rig::new();
-        let log = rig.connect(configure(server.request()), recorder);
-        rig.run_until(|| log.is_open() || log.is_terminated());
-        let peer = accepted.recv_timeout(PATIENCE).expect("an open peer");
+        let (peer, log, server) = rig.open(transport, recorder, configure);
         Self {
             peer,
             rig,

@@ -89,6 +89,18 @@ pub(crate) fn server_config_for(identity: &Identity) -> Arc<ServerConfig> {
     Arc::new(config.expect("a configuration"))
 }
 
+/// A server that does not know TLS 1.3.
+pub(crate) fn server_config_tls12(identity: &Identity) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let (chain, key) = parts(identity);
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .expect("a version")
+        .with_no_client_auth()
+        .with_single_cert(chain, key);
+    Arc::new(config.expect("a configuration"))
+}
+
 /// A server that asks the client for a certificate of the authority's.
 pub(crate) fn server_config_with_client_certificates() -> Arc<ServerConfig> {
     let mut roots = RootCertStore::empty();

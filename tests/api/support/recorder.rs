@@ -305,10 +305,10 @@ pub(crate) struct Recorder {
 }
 
 macro_rules! setters {
-    ($($name:ident: ($($argument:ty),*) -> $result:ty;)*) => {
+    ($($name:ident: ($($argument:ty),*) $(-> $result:ty)?;)*) => {
         $(pub(crate) fn $name(
             mut self,
-            run: impl FnMut($($argument),*) -> $result + Send + 'static,
+            run: impl FnMut($($argument),*) $(-> $result)? + Send + 'static,
         ) -> Self {
             self.$name = Some(Box::new(run));
             self
@@ -335,7 +335,7 @@ impl Recorder {
         batch_end: (&mut Context<'_>) -> HandlerResult;
         drained: (&mut Context<'_>) -> HandlerResult;
         disconnect: (&mut Context<'_>, &Disconnect<'_>) -> Reconnect;
-        terminate: () -> ();
+        terminate: ();
     }
 
     /// Sends every message back.

@@ -168,15 +168,15 @@ impl Drop for Server {
 /// with FIN and the reserved bits.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
-    match payload.len() {
-        length @ 0..126 => bytes.push(length as u8),
-        length @ 126..=0xffff => {
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(length @ 0..126), _) => bytes.push(length),
+        (_, Ok(length)) => {
             bytes.push(126);
-            bytes.extend((length as u16).to_be_bytes());
+            bytes.extend(length.to_be_bytes());
         }
-        length => {
+        _ => {
             bytes.push(127);
-            bytes.extend((length as u64).to_be_bytes());
+            bytes.extend((payload.len() as u64).to_be_bytes());
         }
     }
     bytes.extend(payload);
@@ -281,6 +281,11 @@ impl Peer {
         self.stream.tcp()
     }
 
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    pub(crate) fn stream_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
     // ---- the opening handshake ----
 
     pub(crate) fn read_request(&mut self) -> UpgradeRequest {
@@ -313,7 +318,8 @@ impl Peer {
         self.read_request();
         let mut answer = Vec::new();
         write_rejection(status, "No", headers, body, &mut answer).expect("a proper answer");
-        self.write(&answer);
+        // The client does not wait for the end of a long body.
+        let _ = self.try_write(&answer);
     }
 
     // ---- frames ----

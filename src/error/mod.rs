@@ -1,5 +1,13 @@
 //! Everything that can go wrong, told apart by stage and by blame.
 
+mod policy;
+mod proxy;
+mod reason;
+
+pub use policy::PolicyError;
+pub use proxy::{ProxyError, ProxyRefusal, SocksReply, SocksViolation};
+pub use reason::{DisconnectReason, Watch};
+
 use crate::protocol::close::InvalidClose;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::handshake::{HandshakeError, HeaderError};
@@ -20,6 +28,8 @@ pub enum Stage {
     Resolve,
     /// The TCP handshake.
     Tcp,
+    /// Asking a proxy for the way.
+    Proxy,
     /// The TLS handshake.
     Tls,
     /// The opening handshake of RFC 6455 §4.
@@ -31,6 +41,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Resolve => "looking up the name",
             Self::Tcp => "connecting",
+            Self::Proxy => "asking the proxy",
             Self::Tls => "the TLS handshake",
             Self::Upgrade => "the opening handshake",
         })
@@ -45,6 +56,8 @@ pub enum Error {
     Url(UrlError),
     /// A header, subprotocol or other setting of a request cannot be used. Found before any I/O.
     Request(HeaderError),
+    /// A policy of the request cannot work. Found before any I/O.
+    Policy(PolicyError),
     /// `wss` was asked for, and the crate was built without the feature `tls` or a crypto provider.
     TlsUnavailable,
     /// The TLS configuration cannot be used. Found before any I/O.
@@ -63,6 +76,8 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The proxy did not open the way to the server.
+    Proxy(ProxyError),
     /// TLS failed: a certificate that does not verify, an alert, a record that does not decrypt.
     Tls(BoxError),
     /// The opening handshake failed; a refusal carries status, headers and the start of the body.
@@ -83,6 +98,16 @@ pub enum Error {
     Handler(BoxError),
     /// A handler's callback panicked, with this message.
     HandlerPanicked(String),
+    /// A connection has ended whose end its owner wants to know: a linked one, one whose restarts
+    /// were too many, or one that somebody waited for.
+    Ended {
+        /// Its name, or its id if it has none.
+        connection: String,
+        /// Why.
+        reason: Box<DisconnectReason>,
+    },
+    /// Another connection of the reactor has this name.
+    NameTaken(String),
     /// The reactor itself could not go on: no poll, no waker, no entropy.
     Reactor(io::Error),
     /// The reactor has as many connections as its slots can number, or is shutting down.
@@ -94,6 +119,7 @@ impl fmt::Display for Error {
         match self {
             Self::Url(error) => write!(f, "the URL cannot be used: {error}"),
             Self::Request(error) => write!(f, "the request cannot be used: {error}"),
+            Self::Policy(error) => write!(f, "the request cannot be used: {error}"),
             Self::TlsUnavailable => f.write_str(
                 "wss needs the feature `tls` and a crypto provider (feature `aws-lc-rs` or `ring`)",
             ),
@@ -102,6 +128,7 @@ impl fmt::Display for Error {
             Self::Connect { address, source } => {
                 write!(f, "no connection to {address}: {source}")
             }
+            Self::Proxy(error) => write!(f, "the proxy does not open the way: {error}"),
             Self::Tls(error) => write!(f, "TLS failed: {error}"),
             Self::Handshake(error) => write!(f, "the opening handshake failed: {error}"),
             Self::Timeout { stage, limit } => write!(f, "{stage} took longer than {limit:?}"),
@@ -109,6 +136,13 @@ impl fmt::Display for Error {
             Self::Io(error) => write!(f, "the connection failed: {error}"),
             Self::Handler(error) => write!(f, "the handler failed: {error}"),
             Self::HandlerPanicked(message) => write!(f, "the handler panicked: {message}"),
+            Self::Ended { connection, reason } if connection.is_empty() => {
+                write!(f, "the connection has ended: {reason}")
+            }
+            Self::Ended { connection, reason } => {
+                write!(f, "connection {connection} has ended: {reason}")
+            }
+            Self::NameTaken(name) => write!(f, "another connection is called {name:?}"),
             Self::Reactor(error) => write!(f, "the reactor failed: {error}"),
             Self::Refused(reason) => f.write_str(reason),
         }
@@ -120,6 +154,8 @@ impl StdError for Error {
         match self {
             Self::Url(error) => Some(error),
             Self::Request(error) => Some(error),
+            Self::Policy(error) => Some(error),
+            Self::Proxy(error) => Some(error),
             Self::Handshake(error) => Some(error),
             Self::Protocol(error) => Some(error),
             Self::Resolve { source, .. } | Self::Connect { source, .. } => Some(source),
@@ -127,7 +163,9 @@ impl StdError for Error {
             Self::Tls(error) | Self::TlsConfig(error) | Self::Handler(error) => {
                 Some(error.as_ref())
             }
+            Self::Ended { reason, .. } => reason.error().map(|error| error as _),
             Self::TlsUnavailable
+            | Self::NameTaken(_)
             | Self::Timeout { .. }
             | Self::HandlerPanicked(_)
             | Self::Refused(_) => None,
@@ -138,6 +176,12 @@ impl StdError for Error {
 impl From<UrlError> for Error {
     fn from(error: UrlError) -> Self {
         Self::Url(error)
+    }
+}
+
+impl From<PolicyError> for Error {
+    fn from(error: PolicyError) -> Self {
+        Self::Policy(error)
     }
 }
 
@@ -165,6 +209,10 @@ pub enum SendError {
         /// What may wait.
         limit: usize,
     },
+    /// It was not written within the time allowed for that; it may still be.
+    TimedOut,
+    /// Waiting for the reactor on its own thread, which would wait for ever.
+    OwnThread,
     /// A control payload of this many bytes; 125 are allowed (RFC 6455 §5.5).
     ControlTooLong(usize),
     /// A Close that cannot be sent.
@@ -183,6 +231,8 @@ impl fmt::Display for SendError {
             Self::Full { queued, limit } => {
                 write!(f, "the queue is full: {queued} wait, {limit} may")
             }
+            Self::TimedOut => f.write_str("it was not written in time"),
+            Self::OwnThread => f.write_str("the reactor's own thread cannot wait for it"),
             Self::ControlTooLong(length) => {
                 write!(f, "a control payload of {length} bytes is longer than 125")
             }

@@ -1,8 +1,37 @@
 //! Why a connection ended, or an attempt to open one failed.
 
-use crate::error::Error;
+use super::Error;
 use crate::protocol::close::CloseCode;
 use std::fmt;
+use std::time::Duration;
+
+/// Which sign of life was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Watch {
+    /// The pong to a ping of the heartbeat.
+    Pong,
+    /// Application data after the text of the heartbeat.
+    Answer,
+    /// Any byte at all.
+    AnyByte,
+    /// A message.
+    Data,
+    /// The first message after the connection opened.
+    FirstData,
+}
+
+impl fmt::Display for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pong => "pong",
+            Self::Answer => "answer to the heartbeat",
+            Self::AnyByte => "byte",
+            Self::Data => "message",
+            Self::FirstData => "first message",
+        })
+    }
+}
 
 /// Why a connection ended, or an attempt to open one failed.
 #[derive(Debug)]
@@ -27,6 +56,13 @@ pub enum DisconnectReason {
     Dropped,
     /// No connection came about.
     ConnectFailed(Error),
+    /// The peer gave no sign of life for so long that it is taken for dead.
+    Silent {
+        /// The sign that was missed.
+        watch: Watch,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// The open connection was given up because of an error: the peer broke the protocol, the
     /// socket or TLS failed, or the handler failed.
     Failed(Error),
@@ -44,7 +80,9 @@ impl DisconnectReason {
             Self::Failed(Error::Handler(_) | Error::HandlerPanicked(_)) => {
                 CloseCode::INTERNAL_ERROR
             }
-            Self::Dropped | Self::ConnectFailed(_) | Self::Failed(_) => CloseCode::ABNORMAL,
+            Self::Dropped | Self::ConnectFailed(_) | Self::Silent { .. } | Self::Failed(_) => {
+                CloseCode::ABNORMAL
+            }
         }
     }
 
@@ -52,7 +90,7 @@ impl DisconnectReason {
     pub fn error(&self) -> Option<&Error> {
         match self {
             Self::ConnectFailed(error) | Self::Failed(error) => Some(error),
-            Self::Local { .. } | Self::Remote { .. } | Self::Dropped => None,
+            Self::Local { .. } | Self::Remote { .. } | Self::Dropped | Self::Silent { .. } => None,
         }
     }
 
@@ -72,6 +110,9 @@ impl fmt::Display for DisconnectReason {
             Self::Remote { code, reason } => ("closed by the peer", code, reason),
             Self::Dropped => {
                 return f.write_str("the peer ended the connection without a Close frame");
+            }
+            Self::Silent { watch, limit } => {
+                return write!(f, "the peer is silent: no {watch} for {limit:?}");
             }
             Self::ConnectFailed(error) | Self::Failed(error) => return error.fmt(f),
         };

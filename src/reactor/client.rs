@@ -1,0 +1,141 @@
+//! A reactor with a thread of its own, for programs that want a connection in one line.
+
+use super::{Reactor, ReactorBuilder, Remote};
+use crate::error::{BoxError, Error};
+use crate::handler::{ConnectionId, Handler};
+use crate::request::IntoRequest;
+use std::fmt;
+use std::sync::mpsc::sync_channel;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// A reactor that runs on a thread of its own, with blocking calls.
+///
+/// ```no_run
+/// use websockex::{Client, Context, Handler, HandlerResult, Message};
+///
+/// struct Print;
+///
+/// impl Handler for Print {
+///     fn on_message(&mut self, _cx: &mut Context<'_>, message: Message<'_>) -> HandlerResult {
+///         println!("{message:?}");
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<(), websockex::Error> {
+/// let client = Client::start()?;
+/// let id = client.connect("wss://stream.example.com/ws", Print)?;
+/// client.remote().send(id, "hello").ok();
+/// client.shutdown()
+/// # }
+/// ```
+///
+/// Dropping it shuts the reactor down and waits for it, at most for [`Client::PATIENCE`].
+pub struct Client {
+    remote: Remote,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Client {
+    /// How long connections have to close in an orderly way when the client is dropped or
+    /// [`shutdown`](Self::shutdown) is called.
+    pub const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Starts a reactor with the defaults.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`]: there is no poll, or no thread.
+    pub fn start() -> Result<Self, Error> {
+        Self::start_with(Reactor::builder())
+    }
+
+    /// Starts a reactor as it was set up.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`]: there is no poll, or no thread.
+    pub fn start_with(builder: ReactorBuilder) -> Result<Self, Error> {
+        let builder = builder.stay_alive(true);
+        let (sender, receiver) = sync_channel(1);
+        // Made on its own thread, because handlers that stay on one need not be sent to another.
+        let body = move || {
+            let mut reactor = match builder.build() {
+                Ok(reactor) => reactor,
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = sender.send(Ok(reactor.remote()));
+            // A linked connection that ends, ends this run; the others have been told by then.
+            let result = reactor.run();
+            if result.is_err() {
+                let _ = reactor.remote().shutdown(Self::PATIENCE);
+                reactor.run()?;
+            }
+            result
+        };
+        let thread = thread::Builder::new()
+            .name("websockex".to_owned())
+            .spawn(body)
+            .map_err(Error::Reactor)?;
+        let remote = receiver
+            .recv()
+            .unwrap_or(Err(Error::Refused("the reactor's thread has ended")))?;
+        Ok(Self {
+            remote,
+            thread: Some(thread),
+        })
+    }
+
+    /// Connects, and returns once the connection is open. If it does not open, the error says why:
+    /// at once if the request says [`fail_first`](crate::Request::fail_first) or its policy never
+    /// tries again, and otherwise when the handler or the policy gives up.
+    ///
+    /// # Errors
+    /// As [`Remote::connect_blocking`].
+    pub fn connect(
+        &self,
+        request: impl IntoRequest,
+        handler: impl Handler + Send,
+    ) -> Result<ConnectionId, Error> {
+        self.remote.connect_blocking(request, handler)
+    }
+
+    /// For everything else.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// Closes all connections with 1001, waits for them, and ends the thread.
+    ///
+    /// # Errors
+    /// What the reactor's run came to: [`Error::Ended`] if a linked connection had ended it.
+    pub fn shutdown(mut self) -> Result<(), Error> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        // Refused only if it has ended already.
+        let _ = self.remote.shutdown(Self::PATIENCE);
+        thread.join().unwrap_or_else(|_| {
+            let panicked: BoxError = "the reactor's thread panicked".into();
+            Err(Error::Handler(panicked))
+        })
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}

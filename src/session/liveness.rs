@@ -1,0 +1,389 @@
+//! Staying alive: heartbeats that ask the peer for a sign of life, and watchdogs that wait for one.
+//!
+//! All clocks here are lazy. Receiving stores the time of the turn and nothing else; when the
+//! reactor looks again, it is worked out what is due. A breach is a disconnect with a reason of its
+//! own, [`Watch`].
+
+use super::policy::fraction;
+use super::{Entropy, Time};
+use crate::error::{PolicyError, Watch};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A question sent again and again, and how long its answer may take.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Beat {
+    interval: Duration,
+    deadline: Duration,
+    /// `None`: a protocol ping.
+    text: Option<Arc<str>>,
+}
+
+/// Heartbeats spread over this part of their interval, so that those of many connections that
+/// opened together do not go out together.
+const JITTER: f64 = 0.1;
+
+impl Beat {
+    pub(crate) fn new(
+        interval: Duration,
+        deadline: Duration,
+        text: Option<&str>,
+    ) -> Result<Self, PolicyError> {
+        if interval.is_zero() {
+            return Err(PolicyError::Zero("a heartbeat's interval"));
+        }
+        if deadline.is_zero() {
+            return Err(PolicyError::Zero("a heartbeat's deadline"));
+        }
+        // Only one question is open at a time, so its answer must be due before the next.
+        if deadline > interval {
+            return Err(PolicyError::Deadline);
+        }
+        Ok(Self {
+            interval,
+            deadline,
+            text: text.map(Arc::from),
+        })
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct LivenessOptions {
+    pub(crate) ping: Option<Beat>,
+    pub(crate) text: Option<Beat>,
+    pub(crate) any_byte: Option<Duration>,
+    pub(crate) data: Option<Duration>,
+    pub(crate) first_data: Option<Duration>,
+}
+
+impl LivenessOptions {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// When the peer was last heard of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) opened: Time,
+    pub(crate) any_byte: Time,
+    /// `None`: no message since the connection opened.
+    pub(crate) data: Option<Time>,
+    pub(crate) first_data: Option<Time>,
+}
+
+impl Heard {
+    pub(crate) fn open(now: Time) -> Self {
+        Self {
+            opened: now,
+            any_byte: now,
+            data: None,
+            first_data: None,
+        }
+    }
+
+    pub(crate) fn message(&mut self, now: Time) {
+        self.data = Some(now);
+        self.first_data.get_or_insert(now);
+    }
+
+    /// Over how long a time data has come in.
+    pub(crate) fn data_span(&self) -> Option<Duration> {
+        Some(self.data?.since(self.first_data?))
+    }
+}
+
+/// The heartbeats and watchdogs of an open connection.
+pub(crate) struct Liveness {
+    ping: Option<Pulse>,
+    text: Option<Pulse>,
+    /// Tells the answer to the newest ping from all others.
+    pings: u64,
+    pub(crate) round_trip: Option<Duration>,
+}
+
+/// One heartbeat.
+struct Pulse {
+    next: Time,
+    /// When the question went out that is not answered yet.
+    asked: Option<Time>,
+}
+
+impl Pulse {
+    fn new(beat: &Beat, now: Time, entropy: &mut Entropy) -> Self {
+        let mut pulse = Self {
+            next: now,
+            asked: None,
+        };
+        pulse.plan(beat, now, entropy);
+        pulse
+    }
+
+    fn plan(&mut self, beat: &Beat, now: Time, entropy: &mut Entropy) {
+        let shorter = 1.0 - JITTER * fraction(entropy.take());
+        self.next = now.after(beat.interval.mul_f64(shorter));
+    }
+
+    fn due(&self, beat: &Beat) -> Time {
+        self.asked
+            .map_or(self.next, |asked| asked.after(beat.deadline))
+    }
+}
+
+/// What is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Send a ping with this payload.
+    Ping([u8; 8]),
+    /// Send this text.
+    Text(Arc<str>),
+    /// The peer is taken for dead.
+    Breach(Watch, Duration),
+}
+
+impl Liveness {
+    pub(crate) fn new(options: &LivenessOptions, now: Time, entropy: &mut Entropy) -> Self {
+        let mut pulse =
+            |beat: &Option<Beat>| beat.as_ref().map(|beat| Pulse::new(beat, now, entropy));
+        Self {
+            ping: pulse(&options.ping),
+            text: pulse(&options.text),
+            pings: 0,
+            round_trip: None,
+        }
+    }
+
+    /// When to look again. Watchdogs are looked at when they would bark if nothing came from now on.
+    pub(crate) fn next(&self, options: &LivenessOptions, heard: &Heard) -> Option<Time> {
+        let pulse =
+            |pulse: &Option<Pulse>, beat: &Option<Beat>| Some(pulse.as_ref()?.due(beat.as_ref()?));
+        let watchdog = |limit: Option<Duration>, since: Time| limit.map(|limit| since.after(limit));
+        let first = match heard.first_data {
+            None => watchdog(options.first_data, heard.opened),
+            Some(_) => None,
+        };
+        [
+            pulse(&self.ping, &options.ping),
+            pulse(&self.text, &options.text),
+            watchdog(options.any_byte, heard.any_byte),
+            watchdog(options.data, heard.data.unwrap_or(heard.opened)),
+            first,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// What is due now; to be asked until it says nothing more.
+    pub(crate) fn due(
+        &mut self,
+        options: &LivenessOptions,
+        heard: &Heard,
+        now: Time,
+        entropy: &mut Entropy,
+    ) -> Option<Due> {
+        if let Some(breach) = breach(options, heard, now) {
+            return Some(breach);
+        }
+        if let (Some(pulse), Some(beat)) = (&mut self.text, &options.text) {
+            // Any message since the question is an answer.
+            if let (Some(asked), Some(data)) = (pulse.asked, heard.data)
+                && data >= asked
+            {
+                pulse.asked = None;
+            }
+            if now >= pulse.due(beat) {
+                if pulse.asked.is_some() {
+                    return Some(Due::Breach(Watch::Answer, beat.deadline));
+                }
+                pulse.plan(beat, now, entropy);
+                pulse.asked = Some(now);
+                return beat.text.clone().map(Due::Text);
+            }
+        }
+        if let (Some(pulse), Some(beat)) = (&mut self.ping, &options.ping)
+            && now >= pulse.due(beat)
+        {
+            if pulse.asked.is_some() {
+                return Some(Due::Breach(Watch::Pong, beat.deadline));
+            }
+            pulse.plan(beat, now, entropy);
+            pulse.asked = Some(now);
+            self.pings += 1;
+            return Some(Due::Ping(self.pings.to_be_bytes()));
+        }
+        None
+    }
+
+    /// Nothing was read for a while, by this side's own choice: nothing is overdue.
+    pub(crate) fn forgive(&mut self, now: Time) {
+        for pulse in [&mut self.ping, &mut self.text].into_iter().flatten() {
+            pulse.asked = pulse.asked.map(|_| now);
+        }
+    }
+
+    /// A pong has come; true if it answers the newest ping of the heartbeat.
+    pub(crate) fn handle_pong(&mut self, payload: &[u8], now: Time) -> bool {
+        let Some(pulse) = &mut self.ping else {
+            return false;
+        };
+        if payload != self.pings.to_be_bytes() {
+            return false;
+        }
+        let Some(asked) = pulse.asked.take() else {
+            return false;
+        };
+        self.round_trip = Some(now.since(asked));
+        true
+    }
+}
+
+fn breach(options: &LivenessOptions, heard: &Heard, now: Time) -> Option<Due> {
+    let barks = |limit: Option<Duration>, since: Time, watch: Watch| {
+        limit
+            .filter(|limit| now.since(since) >= *limit)
+            .map(|limit| Due::Breach(watch, limit))
+    };
+    let first = match heard.first_data {
+        None => barks(options.first_data, heard.opened, Watch::FirstData),
+        Some(_) => None,
+    };
+    first
+        .or_else(|| {
+            barks(
+                options.data,
+                heard.data.unwrap_or(heard.opened),
+                Watch::Data,
+            )
+        })
+        .or_else(|| barks(options.any_byte, heard.any_byte, Watch::AnyByte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entropy() -> Entropy {
+        Entropy::new(Box::new(|bytes| {
+            bytes.fill(0);
+            Ok(())
+        }))
+        .unwrap()
+    }
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO.after(Duration::from_secs(seconds))
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn pings_go_out_and_their_answers_are_awaited() {
+        let options = LivenessOptions {
+            ping: Some(Beat::new(seconds(10), seconds(4), None).unwrap()),
+            ..LivenessOptions::default()
+        };
+        let (heard, mut entropy) = (Heard::open(at(0)), entropy());
+        let mut liveness = Liveness::new(&options, at(0), &mut entropy);
+        assert_eq!(liveness.next(&options, &heard), Some(at(10)));
+        assert_eq!(liveness.due(&options, &heard, at(9), &mut entropy), None);
+        let first = 1_u64.to_be_bytes();
+        assert_eq!(
+            liveness.due(&options, &heard, at(10), &mut entropy),
+            Some(Due::Ping(first))
+        );
+        assert_eq!(liveness.next(&options, &heard), Some(at(14)));
+        assert!(!liveness.handle_pong(b"unasked", at(11)));
+        assert!(liveness.handle_pong(&first, at(12)));
+        assert!(!liveness.handle_pong(&first, at(13)));
+        assert_eq!(liveness.round_trip, Some(seconds(2)));
+        assert_eq!(liveness.next(&options, &heard), Some(at(20)));
+        let second = Due::Ping(2_u64.to_be_bytes());
+        assert_eq!(
+            liveness.due(&options, &heard, at(20), &mut entropy),
+            Some(second)
+        );
+        assert!(
+            !liveness.handle_pong(&first, at(21)),
+            "that was the earlier one"
+        );
+        assert_eq!(
+            liveness.due(&options, &heard, at(24), &mut entropy),
+            Some(Due::Breach(Watch::Pong, seconds(4)))
+        );
+    }
+
+    #[test]
+    fn any_message_answers_a_text() {
+        let options = LivenessOptions {
+            text: Some(Beat::new(seconds(10), seconds(10), Some("ping")).unwrap()),
+            ..LivenessOptions::default()
+        };
+        let (mut heard, mut entropy) = (Heard::open(at(0)), entropy());
+        let mut liveness = Liveness::new(&options, at(0), &mut entropy);
+        let text = Some(Due::Text("ping".into()));
+        assert_eq!(liveness.due(&options, &heard, at(10), &mut entropy), text);
+        heard.message(at(11));
+        assert_eq!(liveness.due(&options, &heard, at(20), &mut entropy), text);
+        assert_eq!(
+            liveness.due(&options, &heard, at(30), &mut entropy),
+            Some(Due::Breach(Watch::Answer, seconds(10)))
+        );
+    }
+
+    /// Each watchdog has a clock of its own: pings and pongs are bytes, but no data.
+    #[test]
+    fn watchdogs_have_clocks_of_their_own() {
+        let options = LivenessOptions {
+            any_byte: Some(seconds(5)),
+            data: Some(seconds(20)),
+            first_data: Some(seconds(8)),
+            ..LivenessOptions::default()
+        };
+        let (mut heard, mut entropy) = (Heard::open(at(0)), entropy());
+        let mut liveness = Liveness::new(&options, at(0), &mut entropy);
+        assert_eq!(liveness.next(&options, &heard), Some(at(5)));
+        heard.any_byte = at(4);
+        assert_eq!(liveness.due(&options, &heard, at(5), &mut entropy), None);
+        assert_eq!(liveness.next(&options, &heard), Some(at(8)));
+        heard.any_byte = at(7);
+        let breach = |watch, limit| Some(Due::Breach(watch, seconds(limit)));
+        assert_eq!(
+            liveness.due(&options, &heard, at(8), &mut entropy),
+            breach(Watch::FirstData, 8)
+        );
+        heard.message(at(7));
+        assert_eq!(liveness.next(&options, &heard), Some(at(12)));
+        assert_eq!(
+            liveness.due(&options, &heard, at(12), &mut entropy),
+            breach(Watch::AnyByte, 5)
+        );
+        heard.any_byte = at(27);
+        assert_eq!(
+            liveness.due(&options, &heard, at(27), &mut entropy),
+            breach(Watch::Data, 20)
+        );
+        heard.message(at(27));
+        assert_eq!(heard.data_span(), Some(seconds(20)));
+    }
+
+    #[test]
+    fn beats_that_cannot_work_are_refused() {
+        let zero = Duration::ZERO;
+        assert!(matches!(
+            Beat::new(zero, zero, None),
+            Err(PolicyError::Zero(_))
+        ));
+        assert!(matches!(
+            Beat::new(seconds(1), zero, None),
+            Err(PolicyError::Zero(_))
+        ));
+        assert_eq!(
+            Beat::new(seconds(1), seconds(2), None),
+            Err(PolicyError::Deadline)
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! Coming back: what follows the end of a connection or of an attempt to open one.
+//!
+//! The last part of a connection's [`Life`]. The handler decides; [`policy`](super::policy) says what
+//! happens where it leaves that to the request, and [`redirect`](super::redirect) where to.
+
+use super::Entropy;
+use super::life::{Life, Stage};
+use super::outbound::Output;
+use super::reach::StageTimes;
+use super::{policy, redirect};
+use crate::error::{DisconnectReason, Error};
+use crate::protocol::handshake::HandshakeError;
+use crate::trace::event::Event;
+use crate::trace::kind::Kind;
+use std::time::Duration;
+
+impl Life {
+    /// After an attempt that the server has redirected: the next one goes there, at once and without
+    /// asking the handler. False if there was no redirect, or none that may be followed.
+    pub(crate) fn follow_redirect(&mut self, output: &mut Output<'_>) -> bool {
+        let next = match self.ending.as_deref() {
+            Some(DisconnectReason::ConnectFailed(Error::Handshake(HandshakeError::Rejected(
+                rejection,
+            )))) if self.redirects < self.target.options.max_redirects => {
+                redirect::follow(&self.target, rejection)
+            }
+            _ => None,
+        };
+        let Some(next) = next else {
+            self.redirects = 0;
+            if let Some(target) = self.redirected_from.take() {
+                self.target = *target;
+            }
+            return false;
+        };
+        self.redirects += 1;
+        let url = next.url.clone();
+        let from = std::mem::replace(&mut self.target, next);
+        self.redirected_from.get_or_insert_with(|| Box::new(from));
+        self.ending = None;
+        self.stage = Stage::BackOff;
+        self.deadline = Some(output.now);
+        self.record(output, Kind::ReconnectScheduled, |time, id| {
+            let server = format_args!("redirected to {}", url.host_header());
+            Event::reconnect_scheduled(time, id, 0, server)
+        });
+        true
+    }
+
+    /// Why it ended. The reactor has dropped the TCP connection.
+    pub(crate) fn take_reason(&mut self) -> DisconnectReason {
+        self.dropping = false;
+        self.liveness = None;
+        self.deadline = None;
+        self.queued = 0;
+        self.pong = None;
+        self.ending
+            .take()
+            .map_or(DisconnectReason::Dropped, |reason| *reason)
+    }
+
+    /// How long the stages of the attempt took that is under way, or was the last.
+    pub(crate) fn stage_times(&self) -> StageTimes {
+        self.reach
+            .as_ref()
+            .map_or_else(StageTimes::default, |reach| reach.times)
+    }
+
+    /// The attempt is over, and everybody who wanted to know has been told.
+    pub(crate) fn end_attempt(&mut self) {
+        self.reach = None;
+    }
+
+    /// What the policy would do after `reason`: connect again after this time, or never.
+    pub(crate) fn policy_delay(
+        &mut self,
+        reason: &DisconnectReason,
+        entropy: &mut Entropy,
+    ) -> Option<Duration> {
+        let policy = &self.target.options.reconnect;
+        let asked = match reason {
+            DisconnectReason::Local { .. } => return None,
+            DisconnectReason::ConnectFailed(error) => {
+                self.failures = self.failures.saturating_add(1);
+                match error {
+                    Error::Handshake(HandshakeError::Rejected(rejection)) => {
+                        policy::retry_after(rejection)
+                    }
+                    _ => None,
+                }
+            }
+            _ => {
+                let good = self
+                    .heard
+                    .data_span()
+                    .is_some_and(|span| policy.resets(span));
+                self.failures = if good {
+                    0
+                } else {
+                    self.failures.saturating_add(1)
+                };
+                None
+            }
+        };
+        let delay = policy.delay(self.failures, entropy)?;
+        Some(delay.max(asked.unwrap_or_default()))
+    }
+
+    /// There is no next attempt.
+    pub(crate) fn plan_end(&mut self, reason: DisconnectReason) {
+        self.ending = Some(Box::new(reason));
+        self.stage = Stage::Ended;
+    }
+
+    /// The next attempt comes after `delay`, or never.
+    pub(crate) fn plan(
+        &mut self,
+        output: &mut Output<'_>,
+        delay: Option<Duration>,
+        reason: DisconnectReason,
+    ) {
+        let Some(delay) = delay else {
+            self.plan_end(reason);
+            return;
+        };
+        self.stage = Stage::BackOff;
+        self.deadline = Some(output.now.after(delay));
+        let nanoseconds = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        self.record(output, Kind::ReconnectScheduled, |time, id| {
+            Event::reconnect_scheduled(time, id, nanoseconds, &reason)
+        });
+    }
+}
