@@ -3,6 +3,7 @@
 
 use super::dispatch::Core;
 use super::link::{Link, LinkWire};
+use super::remote::HandlerCall;
 use super::remote::{OwnedMessage, Written};
 use super::slots::Availability;
 use super::{Shared, Supervisor};
@@ -23,6 +24,7 @@ use mio::event::Event;
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,6 +214,24 @@ impl Connection {
         });
         let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
         self.core.cast(&mut shared.turn, wire, message);
+    }
+
+    /// Another thread looks at the handler.
+    pub(super) fn with_handler(&mut self, shared: &mut Shared, call: HandlerCall) {
+        self.call(shared, Callback::WithHandler, |handler, _cx| {
+            call(handler);
+            Ok(())
+        });
+    }
+
+    /// Another handler takes over.
+    pub(super) fn replace_handler(&mut self, shared: &mut Shared, handler: Box<dyn Handler>) {
+        self.with_output(shared, |life, output| {
+            life.record(output, Kind::HandlerReplaced, TraceEvent::handler_replaced);
+        });
+        let former = std::mem::replace(&mut self.core.handler, handler);
+        // Its destructor is foreign code.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(former)));
     }
 
     /// Closes from this side.

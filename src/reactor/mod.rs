@@ -657,6 +657,16 @@ impl Reactor {
                 self.for_all(|connection, shared| connection.set_level(shared, level));
             }
             Command::Print(print) => self.shared.turn.trace.set_print(print),
+            Command::WithHandler { id, call } => {
+                self.with(id, |connection, shared| {
+                    connection.with_handler(shared, call);
+                });
+            }
+            Command::Replace { id, handler } => {
+                self.with(id, |connection, shared| {
+                    connection.replace_handler(shared, handler);
+                });
+            }
             Command::AddSink(tap) => self.shared.turn.trace.add_tap(tap),
             Command::Resolved { host, answer } => self.handle_answer(&host, &answer),
             Command::Shutdown { deadline } => {

@@ -162,6 +162,8 @@ named! {
         ReadingPaused = "reading_paused",
         /// Reading goes on.
         ReadingResumed = "reading_resumed",
+        /// Another handler took the place of the connection's handler.
+        HandlerReplaced = "handler_replaced",
         /// The trace level was changed; frames before this event may be missing. `subject`: the new [`Level`].
         LevelChanged = "level_changed",
 
@@ -233,6 +235,8 @@ named! {
         OnDisconnect = "on_disconnect",
         /// The end.
         OnTerminate = "on_terminate",
+        /// No callback of the handler's: what another thread ran on it.
+        WithHandler = "with_handler",
     }
 }
 

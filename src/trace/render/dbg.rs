@@ -127,6 +127,7 @@ fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
         Kind::SendDropped => write!(f, "dropped an outgoing {opcode} ({value} B){more}"),
         Kind::ReadingPaused => f.write_str("paused reading"),
         Kind::ReadingResumed => f.write_str("resumed reading"),
+        Kind::HandlerReplaced => f.write_str("replaced the handler"),
         Kind::LevelChanged => write!(f, "changed the trace level to {about}"),
 
         Kind::HandlerFailed => write!(f, "failed in {about}{more}"),
