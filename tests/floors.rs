@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const ALLOWED: [(&str, &[&str]); 9] = [
     ("protocol", &[]),
     ("trace", &[]),
-    ("stats", &[]),
+    ("stats", &["trace"]),
     ("error", &["protocol"]),
     ("session", &["error", "protocol", "stats", "trace"]),
     ("tls", &["error", "protocol"]),
