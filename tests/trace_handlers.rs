@@ -15,7 +15,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 use support::{PATIENCE, Server, Transport};
-use websockex::trace::Kind;
+use websockex::trace::{Event, Kind};
 use websockex::{
     Context, Handler, HandlerResult, Message, Open, Reactor, Request, SendError, Termination,
 };
@@ -114,7 +114,7 @@ fn a_handler_is_looked_at_mended_and_replaced() {
     });
     reactor.run().expect("a run");
     user.join().expect("all went well");
-    let kinds: Vec<Kind> = reactor.trace().iter().map(|event| event.kind()).collect();
+    let kinds: Vec<Kind> = reactor.trace().iter().map(Event::kind).collect();
     assert!(kinds.contains(&Kind::HandlerReplaced) && kinds.contains(&Kind::HandlerPanicked));
 }
 

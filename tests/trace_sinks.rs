@@ -15,7 +15,8 @@ use std::sync::mpsc;
 use std::time::Instant;
 use support::{PATIENCE, Recorder, Rig, SHORT, Server, Transport, frame};
 use websockex::Reactor;
-use websockex::trace::{Kind, Level, Record, VARIABLE};
+use websockex::sinks::VARIABLE;
+use websockex::trace::{Kind, Level, Record};
 
 /// Sends so many texts, and drops the connection.
 fn blasting(texts: usize) -> Server {

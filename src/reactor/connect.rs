@@ -11,7 +11,9 @@ use crate::error::Error;
 use crate::session::{Session, Step};
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
+#[cfg(feature = "tls")]
 use crate::trace::event::Event as TraceEvent;
+#[cfg(feature = "tls")]
 use crate::trace::kind::Kind;
 use mio::Interest;
 use std::io;

@@ -1,12 +1,13 @@
 //! One connection's turn: what the poll, a timer or a command said, carried out on its socket, its
 //! session and its handler, and then settled: written, re-armed, published, or ended.
 
+use super::Shared;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire};
 use super::remote::HandlerCall;
 use super::remote::{OwnedMessage, Written};
 use super::slots::Availability;
-use super::{Shared, Supervisor};
+use super::supervisor::Supervisor;
 use crate::error::DisconnectReason;
 use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};

@@ -15,6 +15,7 @@
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
 
+mod builder;
 mod client;
 mod connect;
 mod connection;
@@ -26,13 +27,14 @@ mod resolver;
 mod slots;
 mod socket;
 mod status;
+mod supervisor;
 mod timers;
 
+pub use builder::ReactorBuilder;
 pub use client::Client;
 pub use remote::{OwnedMessage, Remote};
 pub use status::{ConnectionState, ConnectionStatus, Connections};
 
-use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{ConnectionId, Handler};
 use crate::protocol::buffer::Buffer;
@@ -40,25 +42,24 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
-use crate::session::supervision::{Restarts, Supervision, Verdict, is_failure};
+use crate::session::supervision::{Supervision, Verdict, is_failure};
 use crate::session::{Entropy, Output, Time, Wire};
 use crate::stats::tally::Tally;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use crate::trace::recorder::Recorder;
-use crate::trace::sink::Tap;
-use crate::trace::{self, Event, FileSink, Kind, Level, Ring, Sink, Wishes};
+use crate::trace::{Level, Ring};
 use connection::{Connection, Fate};
 use link::Spare;
-use mio::{Events, Poll, Registry, Token, Waker};
+use mio::{Events, Poll, Registry, Token};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use std::{fmt, mem};
+use supervisor::Supervisor;
 use timers::Timers;
 
 /// The token of the waker, and that of a connection without a socket.
@@ -66,21 +67,6 @@ const WAKER: Token = Token(usize::MAX);
 const NO_TOKEN: Token = Token(usize::MAX - 1);
 
 const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
-
-/// Events taken from the kernel at a time.
-const EVENTS: usize = 1024;
-
-/// The shared receive buffer, in bytes. TLS needs room for a whole handshake message with its
-/// records, which may have 64 KiB (a long chain of certificates) and a bit; beyond that, size saves
-/// system calls until the second-level cache is full.
-const RECEIVE_BUFFER: usize = 128 * 1024;
-const LEAST_RECEIVE_BUFFER: usize = 80 * 1024;
-
-/// Events that the trace keeps: for a thousand connections the whole way to an open one.
-const TRACE_CAPACITY: usize = 8192;
-
-/// Commands of other threads that may wait.
-const COMMAND_CAPACITY: usize = 65_536;
 
 /// Many connections on one thread.
 ///
@@ -222,172 +208,6 @@ fn check_request(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets a [`Reactor`] up.
-pub struct ReactorBuilder {
-    stay_alive: bool,
-    level: Level,
-    trace_capacity: usize,
-    print_trace: bool,
-    sinks: Vec<Box<dyn Sink>>,
-    receive_buffer: usize,
-    command_capacity: usize,
-    dns_cache: Duration,
-    #[cfg(feature = "tls")]
-    tls: Option<TlsConfig>,
-}
-
-impl ReactorBuilder {
-    /// Goes on running with no connections, until [`Remote::shutdown`]. Off by default.
-    #[must_use]
-    pub fn stay_alive(mut self, stay: bool) -> Self {
-        self.stay_alive = stay;
-        self
-    }
-
-    /// How much the trace records of connections whose request does not say;
-    /// [`Level::Lifecycle`] by default.
-    #[must_use]
-    pub fn trace(mut self, level: Level) -> Self {
-        self.level = level;
-        self
-    }
-
-    /// How many lifecycle events the trace keeps, of all connections together and each with its fair
-    /// part, and how many frame events; 8,192 of both by default, 128 bytes each and some more to
-    /// find them. Zero switches the trace off. See [`Ring`].
-    #[must_use]
-    pub fn trace_capacity(mut self, events: usize) -> Self {
-        self.trace_capacity = events;
-        self
-    }
-
-    /// Prints each event to standard error as it is recorded, one `*DBG*` line each. Off by default.
-    #[must_use]
-    pub fn print_trace(mut self, print: bool) -> Self {
-        self.print_trace = print;
-        self
-    }
-
-    /// Sends each recorded event to `sink` as well, on a thread of its own. A sink that is slow or
-    /// fails never holds the reactor up: what it does not take is dropped, and counted in
-    /// [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks).
-    #[must_use]
-    pub fn trace_sink(mut self, sink: impl Sink + 'static) -> Self {
-        self.sinks.push(Box::new(sink));
-        self
-    }
-
-    /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
-    /// 80 KiB at least.
-    #[must_use]
-    pub fn receive_buffer(mut self, bytes: usize) -> Self {
-        self.receive_buffer = bytes.max(LEAST_RECEIVE_BUFFER);
-        self
-    }
-
-    /// How many commands of other threads may wait; 65,536 by default. Beyond that a [`Remote`] is
-    /// told that the queue is full.
-    #[must_use]
-    pub fn command_capacity(mut self, commands: usize) -> Self {
-        self.command_capacity = commands.max(1);
-        self
-    }
-
-    /// How long the addresses of a name are kept, 10 s by default; zero looks each up anew. Equal
-    /// look-ups that are under way at the same time are always joined.
-    #[must_use]
-    pub fn dns_cache(mut self, life: Duration) -> Self {
-        self.dns_cache = life;
-        self
-    }
-
-    /// The TLS configuration of connections whose request has none of its own.
-    #[cfg(feature = "tls")]
-    #[must_use]
-    pub fn tls(mut self, tls: TlsConfig) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// The trace as this builder and the environment want it.
-    fn recorder(&mut self, central: &Central) -> io::Result<(Recorder, Option<Level>)> {
-        let wishes = std::env::var(trace::VARIABLE).unwrap_or_default();
-        let wishes = Wishes::parse(&wishes);
-        if let Some(word) = wishes.unknown {
-            eprintln!(
-                "websockex: {} has {word:?}, which means nothing",
-                trace::VARIABLE
-            );
-        }
-        if let Some(path) = wishes.file {
-            let sink = FileSink::new(path)?.format(wishes.format);
-            self.sinks.push(Box::new(sink));
-        }
-        let print = self.print_trace || wishes.print;
-        let mut trace = Recorder::new(self.trace_capacity, print, SystemTime::now());
-        for sink in self.sinks.drain(..) {
-            let tap = Tap::new(sink)?;
-            central.add_sink_meter(Arc::clone(&tap.meter));
-            trace.add_tap(tap);
-        }
-        Ok((trace, wishes.level))
-    }
-
-    /// The reactor. What the environment variable `WEBSOCKEX_TRACE` says of the trace overrules
-    /// builder and requests, for programs that nobody can recompile: words with commas between, of
-    /// `off`, `lifecycle`, `frames`, `payload`, `print`, `file=PATH`, `json`.
-    ///
-    /// # Errors
-    /// [`Error::Reactor`]: a trace file cannot be opened; the operating system gives no poll, no waker, or no entropy.
-    pub fn build(mut self) -> Result<Reactor, Error> {
-        let poll = Poll::new().map_err(Error::Reactor)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Reactor)?;
-        let start = Instant::now();
-        let central = Arc::new(Central::new(waker, start, self.command_capacity));
-        let (trace, forced_level) = self.recorder(&central).map_err(Error::Reactor)?;
-        let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
-        let turn = Turn {
-            central: Arc::clone(&central),
-            start,
-            now: Time::ZERO,
-            tally: Tally::default(),
-            lap: Time::ZERO,
-            frames: Buffer::new(),
-            entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
-            trace,
-            pool: Pool::default(),
-            deflaters: Deflaters::default(),
-        };
-        let shared = Shared {
-            registry: poll.registry().try_clone().map_err(Error::Reactor)?,
-            resolver: Resolver::new(&central, self.dns_cache),
-            central,
-            turn,
-            spare: Spare::default(),
-            receive: vec![0; self.receive_buffer],
-            timers: Timers::default(),
-            ready: Vec::new(),
-            level: forced_level.unwrap_or(self.level),
-            forced_level,
-            sockets: 0,
-            lookups: 0,
-            shutdown: None,
-            escalated: VecDeque::new(),
-            #[cfg(feature = "tls")]
-            tls: self.tls,
-        };
-        Ok(Reactor {
-            poll,
-            events: Events::with_capacity(EVENTS),
-            connections: Vec::new(),
-            shared,
-            commands: VecDeque::new(),
-            ready: Vec::new(),
-            stay_alive: self.stay_alive,
-        })
-    }
-}
-
 impl Reactor {
     /// A reactor with the defaults.
     ///
@@ -399,18 +219,7 @@ impl Reactor {
 
     /// Begins with the defaults.
     pub fn builder() -> ReactorBuilder {
-        ReactorBuilder {
-            stay_alive: false,
-            level: Level::default(),
-            trace_capacity: TRACE_CAPACITY,
-            print_trace: false,
-            sinks: Vec::new(),
-            receive_buffer: RECEIVE_BUFFER,
-            command_capacity: COMMAND_CAPACITY,
-            dns_cache: resolver::ANSWER_LIFE,
-            #[cfg(feature = "tls")]
-            tls: None,
-        }
+        ReactorBuilder::new()
     }
 
     /// Connects. The first attempt begins with the next [`turn`](Self::turn), and whatever comes of
@@ -444,12 +253,8 @@ impl Reactor {
         let request = request.into_request()?;
         let id = self.reserve(&request)?;
         let handler = Box::new(factory());
-        let supervisor = Supervisor {
-            supervision,
-            restarts: Restarts::default(),
-            request: request.clone(),
-            factory: Box::new(move || Box::new(factory())),
-        };
+        let factory = Box::new(move || -> Box<dyn Handler> { Box::new(factory()) });
+        let supervisor = Supervisor::new(supervision, request.clone(), factory);
         self.insert(id, request, handler, None);
         if let Some(Some(connection)) = self.connections.get_mut(id.slot() as usize) {
             connection.supervisor = Some(Box::new(supervisor));
@@ -667,7 +472,7 @@ impl Reactor {
                     connection.replace_handler(shared, handler);
                 });
             }
-            Command::AddSink(tap) => self.shared.turn.trace.add_tap(tap),
+            Command::AddSink(tap) => self.shared.turn.trace.add_outlet(Box::new(tap)),
             Command::Resolved { host, answer } => self.handle_answer(&host, &answer),
             Command::Shutdown { deadline } => {
                 let deadline = self.shared.turn.now.after(deadline);
@@ -795,54 +600,10 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
     }
 }
 
-/// What starts a supervised connection anew.
-struct Supervisor {
-    supervision: Supervision,
-    restarts: Restarts,
-    /// As it was given; a handler may have changed the target since.
-    request: Request,
-    factory: Box<dyn FnMut() -> Box<dyn Handler>>,
-}
-
-impl Supervisor {
-    fn judge(&mut self, reason: &DisconnectReason, now: Time) -> Verdict {
-        self.restarts.judge(&self.supervision, reason, now)
-    }
-
-    /// A connection with a fresh handler; `None` if the factory panics, which takes down nothing but
-    /// this connection.
-    fn restart(
-        &mut self,
-        id: ConnectionId,
-        count: usize,
-        shared: &mut Shared,
-    ) -> Option<Connection> {
-        let handler = catch_unwind(AssertUnwindSafe(|| (self.factory)())).ok()?;
-        let connection = Connection::new(id, self.request.clone(), handler, shared);
-        let most = u64::from(self.supervision.most());
-        let (mut output, _) = shared.turn.split(None);
-        let life = &connection.core.session.life;
-        life.record(&mut output, Kind::Restarting, |time, id| {
-            Event::restarting(time, id, count as u64, most)
-        });
-        Some(connection)
-    }
-}
-
 impl Drop for Reactor {
     /// Drops all connections at once; their handlers are dropped without further callbacks.
     fn drop(&mut self) {
         self.shared.central.shut();
-    }
-}
-
-impl fmt::Debug for ReactorBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReactorBuilder")
-            .field("stay_alive", &self.stay_alive)
-            .field("level", &self.level)
-            .field("trace_capacity", &self.trace_capacity)
-            .finish_non_exhaustive()
     }
 }
 

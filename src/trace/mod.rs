@@ -12,7 +12,7 @@
 //! - [`event`]: the fixed-size record, two cache lines, and one constructor per kind.
 //! - [`ring`]: the preallocated ring that keeps the newest events of one reactor.
 //! - [`render`]: events as `*DBG*` lines, as JSON lines, and as a Chrome trace.
-//! - [`Sink`]: where else they go, on a thread of its own: [`FileSink`], or your own.
+//! - [`Sink`]: where else they go; [`crate::sinks`] has some, and carries events there.
 //!
 //! The clock is the caller's: times are nanoseconds since the reactor's start.
 //!
@@ -43,12 +43,8 @@
 //! assert_eq!(lines[1], "*DBG* trades received frame: text (5 B): \"hello\"");
 //! ```
 
-#[cfg(any(feature = "log", feature = "tracing"))]
-mod bridge;
-mod environment;
 pub mod event;
 mod fair;
-pub(crate) mod file;
 pub mod kind;
 pub(crate) mod last;
 mod newest;
@@ -57,14 +53,7 @@ pub mod render;
 pub mod ring;
 pub(crate) mod sink;
 
-#[cfg(feature = "log")]
-pub use bridge::LogSink;
-#[cfg(feature = "tracing")]
-pub use bridge::TracingSink;
-pub use environment::VARIABLE;
-pub(crate) use environment::Wishes;
 pub use event::{Event, Frame};
-pub use file::{FileSink, Format};
 pub use kind::{Callback, Kind, Level, Limit, Stage, Subject, Timer};
 pub use last::LastEvents;
 pub use ring::{Events, Ring};

@@ -7,7 +7,7 @@ use super::event::Event;
 use super::kind::{Kind, Level};
 use super::render;
 use super::ring::Ring;
-use super::sink::{Record, Tap};
+use super::sink::{Outlet, Record};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,7 +15,7 @@ use std::time::SystemTime;
 pub(crate) struct Recorder {
     ring: Ring,
     print: bool,
-    taps: Vec<Tap>,
+    outlets: Vec<Box<dyn Outlet>>,
     /// Somebody else than the ring wants events.
     tapped: bool,
     /// When time zero was, for those who have a calendar.
@@ -27,15 +27,15 @@ impl Recorder {
         Self {
             ring: Ring::with_capacity(capacity),
             print,
-            taps: Vec::new(),
+            outlets: Vec::new(),
             tapped: print,
             started,
         }
     }
 
     /// Adds a sink.
-    pub(crate) fn add_tap(&mut self, tap: Tap) {
-        self.taps.push(tap);
+    pub(crate) fn add_outlet(&mut self, outlet: Box<dyn Outlet>) {
+        self.outlets.push(outlet);
         self.tapped = true;
     }
 
@@ -46,7 +46,7 @@ impl Recorder {
     /// Prints every event from now on to standard error, or stops doing so.
     pub(crate) fn set_print(&mut self, print: bool) {
         self.print = print;
-        self.tapped = print || !self.taps.is_empty();
+        self.tapped = print || !self.outlets.is_empty();
     }
 
     /// What a connection's handler may want to see at its end, which comes after its last frame: the events
@@ -74,8 +74,8 @@ impl Recorder {
         if self.print {
             render::print_dbg(&event, name.map_or("", |name| name));
         }
-        for tap in &self.taps {
-            tap.offer(Record {
+        for outlet in &self.outlets {
+            outlet.offer(Record {
                 event,
                 name: name.cloned(),
                 started: self.started,

@@ -1,7 +1,7 @@
 //! The trace of a program that nobody can recompile: what an environment variable says of it.
 
 use super::file::Format;
-use super::kind::Level;
+use crate::trace::Level;
 use std::path::PathBuf;
 
 /// The variable that [`ReactorBuilder::build`](crate::ReactorBuilder::build) reads.

@@ -1,7 +1,7 @@
 //! A sink that writes lines to a file, which does not grow without end.
 
-use super::render::{dbg_line, json_line};
-use super::sink::{Record, Sink};
+use crate::trace::render::{dbg_line, json_line};
+use crate::trace::{Record, Sink};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

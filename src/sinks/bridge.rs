@@ -2,10 +2,8 @@
 //!
 //! They run on the sink's thread like all others, so a slow subscriber costs events and not time.
 
-use super::event::Event;
-use super::kind::{Kind, Level};
-use super::render::dbg_line;
-use super::sink::{Record, Sink};
+use crate::trace::render::dbg_line;
+use crate::trace::{Event, Kind, Level, Record, Sink};
 use std::io;
 
 /// How much attention an event deserves.
