@@ -9,6 +9,7 @@
 //! main     options -> exchange -> connect and subscribe -> opening bell -> measure -> close
 //! feed     the two handlers: what a connection does with a message (scan finds the fields)
 //! totals   what the handlers count -> meter: per second and in all (histogram) -> view: shown
+//! report   the whole run as a page with plots
 //! exchange the other end, on a thread of its own
 //! ```
 
@@ -17,6 +18,7 @@ mod feed;
 mod histogram;
 mod meter;
 mod options;
+mod report;
 mod scan;
 mod system;
 mod totals;
@@ -26,6 +28,7 @@ use exchange::{Exchange, Report, Settings, StreamKind};
 use feed::{ExchangeFeed, VenueFeed};
 use meter::{Meter, Span};
 use options::{Asked, Options, Source};
+use report::Sample;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use totals::SharedTotals;
 use view::LiveView;
+use websockex::trace::{Level, Record, render};
 use websockex::{BoxError, Reactor, Request, TlsConfig};
 
 /// Instruments that each connection to the exchange listens to.
@@ -48,6 +52,10 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// Time between two views.
 const VIEW_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two points of a curve in the report.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
+/// The name of the connection that is traced.
+const TRACED: &str = "traced";
 /// The longest wait for a socket, so that Ctrl-C is noticed when nothing comes in.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// Files that are open for other reasons than connections: a generous guess.
@@ -138,11 +146,7 @@ fn run(options: &Options) -> Result<Outcome, BoxError> {
         }
         Source::Venue { .. } => None,
     };
-    let mut session = Session {
-        reactor: Reactor::new()?,
-        totals: SharedTotals::default(),
-        interrupted,
-    };
+    let mut session = Session::new(options, interrupted)?;
 
     let start = Instant::now();
     match (&options.source, &exchange) {
@@ -170,7 +174,7 @@ fn run(options: &Options) -> Result<Outcome, BoxError> {
     }
     session.close()?;
 
-    let report = exchange.as_ref().map(Exchange::report);
+    let published = exchange.as_ref().map(Exchange::report);
     if let Some(exchange) = exchange {
         exchange.stop()?;
     }
@@ -178,13 +182,14 @@ fn run(options: &Options) -> Result<Outcome, BoxError> {
         Source::Exchange { tls, rate } => (*tls, Some(*rate)),
         Source::Venue { url, .. } => (url.starts_with("wss:"), None),
     };
+    let stats = session.reactor.remote().stats();
     let totals = session.totals.borrow();
     // What was published and never came has no successor that would show the gap.
-    let missing = match &report {
+    let missing = match &published {
         Some(report) if totals.failures == 0 => report.published.saturating_sub(totals.messages),
         _ => 0,
     };
-    Ok(Outcome {
+    let outcome = Outcome {
         asked: options.connections,
         connected,
         connect_time,
@@ -196,8 +201,13 @@ fn run(options: &Options) -> Result<Outcome, BoxError> {
         reconnects: totals.reconnects,
         failures: totals.failures,
         first_failure: totals.first_failure.clone(),
-        exchange: report,
-    })
+        exchange: published,
+    };
+    if let Some(path) = &options.report {
+        let trace = session.reactor.trace();
+        report::write(path, &outcome, &session.samples, &stats, trace)?;
+    }
+    Ok(outcome)
 }
 
 /// A reactor and what its handlers count.
@@ -205,9 +215,51 @@ struct Session {
     reactor: Reactor,
     totals: SharedTotals,
     interrupted: Arc<AtomicBool>,
+    /// A signal asks for the table of connections.
+    asked: Arc<AtomicBool>,
+    /// The connection to be traced.
+    traced: Option<usize>,
+    start: Instant,
+    /// For the report, if one is wanted.
+    samples: Vec<Sample>,
+    interval: Duration,
 }
 
 impl Session {
+    fn new(options: &Options, interrupted: Arc<AtomicBool>) -> Result<Self, BoxError> {
+        let mut builder = Reactor::builder();
+        if options.trace.is_some() {
+            builder = builder.trace_sink(|record: &Record| {
+                if record.name() == TRACED {
+                    render::print_dbg(&record.event, TRACED);
+                }
+            });
+        }
+        Ok(Self {
+            start: Instant::now(),
+            reactor: builder.build()?,
+            totals: SharedTotals::default(),
+            interrupted,
+            asked: watch_for_usr1()?,
+            traced: options.trace,
+            samples: Vec::new(),
+            interval: match options.report {
+                Some(_) => SAMPLE_INTERVAL,
+                None => VIEW_INTERVAL,
+            },
+        })
+    }
+
+    /// The request for connection `number`: one may be traced.
+    fn request(&self, request: &Request, number: usize) -> Request {
+        let request = request.clone();
+        if self.traced == Some(number) {
+            request.name(TRACED).trace(Level::Payload)
+        } else {
+            request
+        }
+    }
+
     fn connect_to_exchange(&mut self, count: usize, exchange: &Exchange) -> Result<(), BoxError> {
         let mut request = Request::new(exchange.url())?;
         if let Some(pem) = exchange.certificate_authority_pem() {
@@ -229,7 +281,8 @@ impl Session {
                 })
             });
             let feed = ExchangeFeed::new(&self.totals, exchange.clock(), streams);
-            self.reactor.connect(&request, feed)?;
+            let request = self.request(&request, connection);
+            self.reactor.connect(request, feed)?;
         }
         Ok(())
     }
@@ -242,9 +295,10 @@ impl Session {
     ) -> Result<(), BoxError> {
         let request = Request::new(url)?;
         let subscribe: Rc<[String]> = subscribe.into();
-        for _ in 0..count {
+        for connection in 0..count {
             let feed = VenueFeed::new(&self.totals, &subscribe);
-            self.reactor.connect(&request, feed)?;
+            let request = self.request(&request, connection);
+            self.reactor.connect(request, feed)?;
         }
         Ok(())
     }
@@ -261,6 +315,9 @@ impl Session {
                 break;
             }
             self.reactor.turn(Some(left.min(LONGEST_WAIT)))?;
+            if self.asked.swap(false, Relaxed) {
+                eprint!("{}", self.reactor.remote().connections());
+            }
         }
         Ok(())
     }
@@ -278,16 +335,22 @@ impl Session {
         let end = start + duration;
         let mut view = LiveView::new(quiet);
         let mut meter = Meter::start(&mut self.totals.borrow_mut());
+        let mut next = start + self.interval;
         let mut next_view = start + VIEW_INTERVAL;
-        while next_view < end {
-            self.turn_until(next_view, |_| false)?;
+        while next < end {
+            self.turn_until(next, |_| false)?;
             if self.interrupted.load(Relaxed) {
                 break;
             }
             let mut totals = self.totals.borrow_mut();
             let span = meter.tick(&mut totals);
-            view.show(start.elapsed(), &span, &totals);
-            next_view += VIEW_INTERVAL;
+            self.samples
+                .push(Sample::new(self.start.elapsed(), &span, &totals));
+            next += self.interval;
+            if next > next_view {
+                view.show(start.elapsed(), &span, &totals);
+                next_view += VIEW_INTERVAL;
+            }
         }
         self.turn_until(end, |_| false)?;
         Ok(meter.finish(&mut self.totals.borrow_mut()))
@@ -339,4 +402,17 @@ fn watch_for_ctrl_c() -> Result<Arc<AtomicBool>, BoxError> {
         }
     })?;
     Ok(interrupted)
+}
+
+/// The signal USR1, as programs that run for long have it to say what they are doing.
+#[cfg(unix)]
+fn watch_for_usr1() -> Result<Arc<AtomicBool>, BoxError> {
+    let asked = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&asked))?;
+    Ok(asked)
+}
+
+#[cfg(not(unix))]
+fn watch_for_usr1() -> Result<Arc<AtomicBool>, BoxError> {
+    Ok(Arc::default())
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) const HELP: &str = "\
@@ -15,9 +16,13 @@ usage: market_data [OPTIONS]
   --rate R           messages per second that the exchange publishes in all (default 100000)
   --seconds S        how long to measure once everybody has subscribed (default 10)
   --json             print the summary as one JSON line on standard output
+  --report FILE      write what was measured as one HTML page with plots
+  --trace NUMBER     print what happens on this connection, from 0, frames and all
   --url URL          consume this venue instead of the exchange of our own
   --subscribe TEXT   with --url: a message to send on open; may be given several times
   --help             print this
+
+A signal USR1 prints all connections as a table.
 
 CPU time is that of the reactor's thread, the exchange not included, where the system tells it.
 
@@ -31,6 +36,10 @@ pub(crate) struct Options {
     pub(crate) connections: usize,
     pub(crate) duration: Duration,
     pub(crate) json: bool,
+    /// Where to write the report.
+    pub(crate) report: Option<PathBuf>,
+    /// The connection to be traced.
+    pub(crate) trace: Option<usize>,
     pub(crate) source: Source,
 }
 
@@ -67,6 +76,7 @@ const DEFAULT_SECONDS: f64 = 10.0;
 pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Asked, String> {
     let (mut connections, mut seconds, mut rate) = (None, None, None);
     let (mut tls, mut json) = (false, false);
+    let (mut report, mut trace) = (None, None);
     let (mut url, mut subscribe) = (None, Vec::new());
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -81,6 +91,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Asked
             "--connections" => connections = Some(count(&argument, &value()?)?),
             "--seconds" => seconds = Some(positive(&argument, &value()?)?),
             "--rate" => rate = Some(positive(&argument, &value()?)?),
+            "--report" => report = Some(PathBuf::from(value()?)),
+            "--trace" => trace = Some(number(&argument, &value()?)?),
             "--url" => url = Some(value()?),
             "--subscribe" => subscribe.push(value()?),
             _ => return Err(format!("unknown argument: {argument}")),
@@ -107,6 +119,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Asked
         duration: Duration::try_from_secs_f64(seconds.unwrap_or(DEFAULT_SECONDS))
             .map_err(|error| format!("--seconds: {error}"))?,
         json,
+        report,
+        trace,
         source,
     }))
 }
@@ -116,6 +130,11 @@ fn count(name: &str, value: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err(format!("{name} takes a whole number from 1, not {value:?}")),
         Ok(count) => Ok(count),
     }
+}
+
+fn number(name: &str, value: &str) -> Result<usize, String> {
+    let number = value.parse();
+    number.map_err(|_| format!("{name} takes a whole number, not {value:?}"))
 }
 
 fn positive(name: &str, value: &str) -> Result<f64, String> {
@@ -142,7 +161,13 @@ mod tests {
 
     #[test]
     fn reads_every_option() {
-        let options = options("--connections 7 --tls --rate 1e3 --seconds 0.5 --json");
+        let options = options(
+            "--connections 7 --tls --rate 1e3 --seconds 0.5 --json --report a.html --trace 0",
+        );
+        assert_eq!(
+            (options.report, options.trace),
+            (Some("a.html".into()), Some(0))
+        );
         assert_eq!(options.connections, 7);
         assert_eq!(options.duration, Duration::from_millis(500));
         assert!(options.json);
@@ -174,6 +199,7 @@ mod tests {
                 "--connections 0",
                 "--connections takes a whole number from 1",
             ),
+            ("--trace one", "--trace takes a whole number, not"),
             ("--subscribe x", "--subscribe needs --url"),
             ("--url ws://x --tls", "--tls and --rate are for"),
         ] {

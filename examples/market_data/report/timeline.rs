@@ -1,0 +1,263 @@
+//! The lives of connections, from the reactor's trace: a lane each, with the stages of connecting,
+//! the time it was open, and what came after.
+
+use super::plot::round_step;
+use super::{BLUE, ORANGE, RED, escaped};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use websockex::trace::{Event, Kind, Ring, render};
+
+/// More lanes than this nobody looks at.
+const LANES: usize = 40;
+const LANE_HEIGHT: f64 = 14.0;
+const WIDTH: f64 = 820.0;
+const LEFT: f64 = 64.0;
+const BOTTOM: f64 = 24.0;
+
+/// What a connection does for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Resolving,
+    Tcp,
+    Tls,
+    Upgrading,
+    Open,
+    Closing,
+    Waiting,
+}
+
+impl Phase {
+    const ALL: [Self; 7] = [
+        Self::Resolving,
+        Self::Tcp,
+        Self::Tls,
+        Self::Upgrading,
+        Self::Open,
+        Self::Closing,
+        Self::Waiting,
+    ];
+
+    fn look(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Resolving => ("looking up", "#999999"),
+            Self::Tcp => ("tcp", ORANGE),
+            Self::Tls => ("tls", "#cc79a7"),
+            Self::Upgrading => ("upgrade", "#f0e442"),
+            Self::Open => ("open", BLUE),
+            Self::Closing => ("closing", "#009e73"),
+            Self::Waiting => ("waiting", "#dddddd"),
+        }
+    }
+
+    /// What begins with an event; `None` if nothing does, `Some(None)` if something ends.
+    fn after(kind: Kind) -> Option<Option<Self>> {
+        Some(Some(match kind {
+            Kind::Connecting | Kind::Reconnecting => Self::Resolving,
+            Kind::TcpConnecting => Self::Tcp,
+            Kind::TcpConnected => Self::Tls,
+            Kind::Upgrading => Self::Upgrading,
+            Kind::Connected | Kind::Reconnected => Self::Open,
+            Kind::ClosingLocal | Kind::ClosingError | Kind::CloseReceived => Self::Closing,
+            Kind::ReconnectScheduled => Self::Waiting,
+            Kind::ConnectFailed | Kind::RemoteDropped | Kind::ClosedCleanly => return Some(None),
+            Kind::ForcedClosed | Kind::Terminated => return Some(None),
+            _ => return None,
+        }))
+    }
+}
+
+struct Lane<'a> {
+    connection: u64,
+    events: Vec<&'a Event>,
+    /// What went wrong, which is what people look for.
+    troubles: usize,
+}
+
+impl Lane<'_> {
+    /// Phases with their beginnings and ends.
+    fn phases(&self, end: u64) -> Vec<(Phase, u64, u64)> {
+        let mut phases = Vec::new();
+        let mut current: Option<(Phase, u64)> = None;
+        for event in &self.events {
+            let Some(next) = Phase::after(event.kind()) else {
+                continue;
+            };
+            if let Some((phase, since)) = current {
+                // A second sign of closing changes nothing.
+                if next == Some(phase) {
+                    continue;
+                }
+                phases.push((phase, since, event.time_ns()));
+            }
+            current = next.map(|phase| (phase, event.time_ns()));
+        }
+        phases.extend(current.map(|(phase, since)| (phase, since, end)));
+        phases
+    }
+}
+
+fn is_trouble(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::ConnectFailed
+            | Kind::RemoteDropped
+            | Kind::ClosingError
+            | Kind::ForcedClosed
+            | Kind::LimitHit
+    )
+}
+
+/// The lanes that are worth a look: those with trouble first, and then in the order of connecting.
+fn lanes(trace: &Ring) -> (Vec<Lane<'_>>, usize) {
+    let mut by_connection: BTreeMap<u64, Vec<&Event>> = BTreeMap::new();
+    for event in trace.iter() {
+        by_connection
+            .entry(event.connection())
+            .or_default()
+            .push(event);
+    }
+    let mut lanes: Vec<Lane<'_>> = by_connection
+        .into_iter()
+        .map(|(connection, events)| Lane {
+            troubles: events
+                .iter()
+                .filter(|event| is_trouble(event.kind()))
+                .count(),
+            connection,
+            events,
+        })
+        .collect();
+    let all = lanes.len();
+    lanes.sort_by_key(|lane| std::cmp::Reverse(lane.troubles));
+    lanes.truncate(LANES);
+    lanes.sort_by_key(|lane| lane.connection);
+    (lanes, all)
+}
+
+pub(super) fn figure(trace: &Ring) -> String {
+    let (lanes, all) = lanes(trace);
+    let end = trace
+        .iter()
+        .next_back()
+        .map_or(1, |event| event.time_ns().max(1));
+    let bottom = LANE_HEIGHT * lanes.len() as f64;
+    let height = bottom + BOTTOM + 18.0;
+    let place = |time: u64| LEFT + time as f64 / end as f64 * (WIDTH - LEFT - 8.0);
+    let mut svg = format!(
+        "<figure id=\"timeline\"><figcaption>Connections over time, {} of {all}</figcaption>\n\
+         <svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Connections over time\">\n",
+        lanes.len()
+    );
+    for (index, lane) in lanes.iter().enumerate() {
+        let top = LANE_HEIGHT * index as f64;
+        let (slot, text) = (lane.connection & u64::from(u32::MAX), top + 11.0);
+        let left = LEFT - 6.0;
+        let _ = writeln!(
+            svg,
+            "<text x=\"{left}\" y=\"{text}\" text-anchor=\"end\">{slot}</text>"
+        );
+        for (phase, since, until) in lane.phases(end) {
+            let (name, colour) = phase.look();
+            // What took no time at this scale is still there to be seen.
+            let (x, width) = (place(since), (place(until) - place(since)).max(0.7));
+            let milliseconds = (until - since) as f64 / 1e6;
+            let _ = writeln!(
+                svg,
+                "<rect class=\"phase\" x=\"{x:.2}\" y=\"{:.1}\" width=\"{width:.2}\" height=\"10\" fill=\"{colour}\">\
+                 <title>{slot}: {name}, {milliseconds:.3} ms</title></rect>",
+                top + 2.0
+            );
+        }
+        for event in lane.events.iter().filter(|event| is_trouble(event.kind())) {
+            let (x, middle) = (place(event.time_ns()), top + 7.0);
+            let line = render::dbg_line(event, "").to_string();
+            let _ = writeln!(
+                svg,
+                "<circle class=\"trouble\" cx=\"{x:.2}\" cy=\"{middle:.1}\" r=\"3.5\" fill=\"{RED}\"><title>{}</title></circle>",
+                escaped(&line)
+            );
+        }
+    }
+    let seconds = end as f64 / 1e9;
+    let step = round_step(seconds / 8.0);
+    let mut tick = 0.0;
+    while tick <= seconds {
+        // Times since the start are far from where this would cut something off.
+        let x = LEFT + tick / seconds * (WIDTH - LEFT - 8.0);
+        let down = bottom + 15.0;
+        let label = (tick * 1000.0).round() / 1000.0;
+        let _ = writeln!(
+            svg,
+            "<text x=\"{x:.1}\" y=\"{down}\" text-anchor=\"middle\">{label} s</text>"
+        );
+        tick += step;
+    }
+    for (index, phase) in Phase::ALL.iter().enumerate() {
+        let (name, colour) = phase.look();
+        let (x, down) = (LEFT + 100.0 * index as f64, height - 4.0);
+        let (top, text) = (down - 10.0, x + 15.0);
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x}\" y=\"{top}\" width=\"11\" height=\"11\" fill=\"{colour}\"/>\
+             <text x=\"{text}\" y=\"{down}\">{name}</text>"
+        );
+    }
+    svg + "</svg></figure>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(events: &[Event]) -> Ring {
+        let mut ring = Ring::with_capacity(8192);
+        for event in events {
+            let _ = ring.record(*event);
+        }
+        ring
+    }
+
+    #[test]
+    fn phases_follow_each_other_without_gaps() {
+        let ring = ring(&[
+            Event::connecting(0, 1, 1, "h:1"),
+            Event::tcp_connecting(10, 1, "a"),
+            Event::tcp_connected(20, 1, "a"),
+            Event::upgrading(30, 1, "h:1"),
+            Event::connected(40, 1, 1, ""),
+            Event::remote_dropped(50, 1, ""),
+            Event::reconnect_scheduled(50, 1, 5, ""),
+            Event::reconnecting(60, 1, 1, "h:1"),
+        ]);
+        let (lanes, all) = lanes(&ring);
+        assert_eq!((lanes.len(), all, lanes[0].troubles), (1, 1, 1));
+        assert_eq!(
+            lanes[0].phases(70),
+            [
+                (Phase::Resolving, 0, 10),
+                (Phase::Tcp, 10, 20),
+                (Phase::Tls, 20, 30),
+                (Phase::Upgrading, 30, 40),
+                (Phase::Open, 40, 50),
+                (Phase::Waiting, 50, 60),
+                (Phase::Resolving, 60, 70),
+            ]
+        );
+        let figure = figure(&ring);
+        assert_eq!(figure.matches("class=\"phase\"").count(), 7);
+        assert_eq!(figure.matches("class=\"trouble\"").count(), 1);
+    }
+
+    #[test]
+    fn those_in_trouble_are_shown() {
+        let mut events: Vec<Event> = (0..200)
+            .map(|id| Event::connecting(id, id, 1, "h:1"))
+            .collect();
+        events.push(Event::remote_dropped(300, 150, "<gone>"));
+        let ring = ring(&events);
+        let (lanes, all) = lanes(&ring);
+        assert_eq!((lanes.len(), all), (LANES, 200));
+        assert_eq!(lanes.last().unwrap().connection, 150);
+        assert!(figure(&ring).contains("&lt;gone>"));
+    }
+}
