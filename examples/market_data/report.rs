@@ -114,7 +114,8 @@ fn page(outcome: &Outcome, samples: &[Sample], stats: &ReactorStats, trace: &Rin
         ],
     }
     .figure();
-    page += &timeline::figure(trace);
+    page += &timeline::connecting(trace);
+    page += &timeline::lives(trace);
     page + "</main>\n</html>\n"
 }
 
@@ -155,12 +156,12 @@ fn summary(outcome: &Outcome, stats: &ReactorStats) -> String {
             format!("{:.0} µs", time as f64 / 1e3)
         })
     };
-    let time = |nanoseconds: u64| format!("{:?}", Duration::from_nanos(nanoseconds));
+    let time = |nanoseconds: u64| format!("{:.1?}", Duration::from_nanos(nanoseconds));
     let slowest = stats
         .slowest_turn
         .as_ref()
         .map_or("-".to_owned(), |slowest| {
-            format!("{:?}, {}", slowest.took, slowest.callback.name())
+            format!("{:.1?}, {}", slowest.took, slowest.callback.name())
         });
     let rows = [
         (

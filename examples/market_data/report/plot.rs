@@ -6,7 +6,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 820.0;
 const HEIGHT: f64 = 190.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 100.0;
+const RIGHT: f64 = 112.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 24.0;
 

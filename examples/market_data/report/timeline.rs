@@ -12,6 +12,8 @@ const LANES: usize = 40;
 const LANE_HEIGHT: f64 = 14.0;
 const WIDTH: f64 = 820.0;
 const LEFT: f64 = 64.0;
+/// Half a label of the times stands there.
+const RIGHT: f64 = 20.0;
 const BOTTOM: f64 = 24.0;
 
 /// What a connection does for a time.
@@ -134,67 +136,103 @@ fn lanes(trace: &Ring) -> (Vec<Lane<'_>>, usize) {
     (lanes, all)
 }
 
-pub(super) fn figure(trace: &Ring) -> String {
+/// The whole run.
+pub(super) fn lives(trace: &Ring) -> String {
+    let end = trace.iter().next_back().map_or(1, Event::time_ns);
+    figure(trace, "timeline", "Connections over time", end)
+}
+
+/// The beginning, until the last connection has opened for the first time.
+pub(super) fn connecting(trace: &Ring) -> String {
+    let opened = trace.iter().filter(|event| event.kind() == Kind::Connected);
+    let end = opened.map(Event::time_ns).max().unwrap_or(1);
+    figure(trace, "connecting", "Connecting", end + end / 20)
+}
+
+/// What happened before `end`.
+fn figure(trace: &Ring, id: &str, title: &str, end: u64) -> String {
     let (lanes, all) = lanes(trace);
-    let end = trace
-        .iter()
-        .next_back()
-        .map_or(1, |event| event.time_ns().max(1));
+    let end = end.max(1);
     let bottom = LANE_HEIGHT * lanes.len() as f64;
     let height = bottom + BOTTOM + 18.0;
-    let place = |time: u64| LEFT + time as f64 / end as f64 * (WIDTH - LEFT - 8.0);
     let mut svg = format!(
-        "<figure id=\"timeline\"><figcaption>Connections over time, {} of {all}</figcaption>\n\
-         <svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Connections over time\">\n",
+        "<figure id=\"{id}\"><figcaption>{title}, {} of {all}</figcaption>\n\
+         <svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">\n",
         lanes.len()
     );
     for (index, lane) in lanes.iter().enumerate() {
-        let top = LANE_HEIGHT * index as f64;
-        let (slot, text) = (lane.connection & u64::from(u32::MAX), top + 11.0);
-        let left = LEFT - 6.0;
+        draw(&mut svg, lane, LANE_HEIGHT * index as f64, end);
+    }
+    times(&mut svg, end, bottom + 15.0);
+    legend(&mut svg, height - 4.0);
+    svg + "</svg></figure>\n"
+}
+
+fn place(time: u64, end: u64) -> f64 {
+    LEFT + time as f64 / end as f64 * (WIDTH - LEFT - RIGHT)
+}
+
+fn draw(svg: &mut String, lane: &Lane<'_>, top: f64, end: u64) {
+    let (slot, text) = (lane.connection & u64::from(u32::MAX), top + 11.0);
+    let left = LEFT - 6.0;
+    let _ = writeln!(
+        svg,
+        "<text x=\"{left}\" y=\"{text}\" text-anchor=\"end\">{slot}</text>"
+    );
+    for (phase, since, until) in lane.phases(end) {
+        if since >= end {
+            break;
+        }
+        let (name, colour) = phase.look();
+        let x = place(since, end);
+        // What took no time at this scale is still there to be seen.
+        let width = (place(until.min(end), end) - x).max(0.7);
+        let milliseconds = until.saturating_sub(since) as f64 / 1e6;
         let _ = writeln!(
             svg,
-            "<text x=\"{left}\" y=\"{text}\" text-anchor=\"end\">{slot}</text>"
+            "<rect class=\"phase\" x=\"{x:.2}\" y=\"{:.1}\" width=\"{width:.2}\" height=\"10\" fill=\"{colour}\">\
+             <title>{slot}: {name}, {milliseconds:.3} ms</title></rect>",
+            top + 2.0
         );
-        for (phase, since, until) in lane.phases(end) {
-            let (name, colour) = phase.look();
-            // What took no time at this scale is still there to be seen.
-            let (x, width) = (place(since), (place(until) - place(since)).max(0.7));
-            let milliseconds = (until - since) as f64 / 1e6;
-            let _ = writeln!(
-                svg,
-                "<rect class=\"phase\" x=\"{x:.2}\" y=\"{:.1}\" width=\"{width:.2}\" height=\"10\" fill=\"{colour}\">\
-                 <title>{slot}: {name}, {milliseconds:.3} ms</title></rect>",
-                top + 2.0
-            );
+    }
+    for event in &lane.events {
+        if !is_trouble(event.kind()) || event.time_ns() > end {
+            continue;
         }
-        for event in lane.events.iter().filter(|event| is_trouble(event.kind())) {
-            let (x, middle) = (place(event.time_ns()), top + 7.0);
-            let line = render::dbg_line(event, "").to_string();
+        let (x, middle) = (place(event.time_ns(), end), top + 7.0);
+        let line = escaped(&render::dbg_line(event, "").to_string());
+        let _ = writeln!(
+            svg,
+            "<circle class=\"trouble\" cx=\"{x:.2}\" cy=\"{middle:.1}\" r=\"3.5\" fill=\"{RED}\"><title>{line}</title></circle>"
+        );
+    }
+}
+
+fn times(svg: &mut String, end: u64, down: f64) {
+    let (unit, name) = if end < 1_000_000_000 {
+        (1e6, "ms")
+    } else {
+        (1e9, "s")
+    };
+    let whole = end as f64 / unit;
+    let step = round_step(whole / 8.0);
+    for number in 0..=8 {
+        let tick = step * f64::from(number);
+        if tick <= whole {
+            let x = LEFT + tick / whole * (WIDTH - LEFT - RIGHT);
+            let label = (tick * 1000.0).round() / 1000.0;
             let _ = writeln!(
                 svg,
-                "<circle class=\"trouble\" cx=\"{x:.2}\" cy=\"{middle:.1}\" r=\"3.5\" fill=\"{RED}\"><title>{}</title></circle>",
-                escaped(&line)
+                "<text x=\"{x:.1}\" y=\"{down}\" text-anchor=\"middle\">{label} {name}</text>"
             );
         }
     }
-    let seconds = end as f64 / 1e9;
-    let step = round_step(seconds / 8.0);
-    let mut tick = 0.0;
-    while tick <= seconds {
-        // Times since the start are far from where this would cut something off.
-        let x = LEFT + tick / seconds * (WIDTH - LEFT - 8.0);
-        let down = bottom + 15.0;
-        let label = (tick * 1000.0).round() / 1000.0;
-        let _ = writeln!(
-            svg,
-            "<text x=\"{x:.1}\" y=\"{down}\" text-anchor=\"middle\">{label} s</text>"
-        );
-        tick += step;
-    }
+}
+
+fn legend(svg: &mut String, down: f64) {
     for (index, phase) in Phase::ALL.iter().enumerate() {
         let (name, colour) = phase.look();
-        let (x, down) = (LEFT + 100.0 * index as f64, height - 4.0);
+        let x = LEFT + 100.0 * index as f64;
         let (top, text) = (down - 10.0, x + 15.0);
         let _ = writeln!(
             svg,
@@ -202,7 +240,6 @@ pub(super) fn figure(trace: &Ring) -> String {
              <text x=\"{text}\" y=\"{down}\">{name}</text>"
         );
     }
-    svg + "</svg></figure>\n"
 }
 
 #[cfg(test)]
@@ -243,9 +280,12 @@ mod tests {
                 (Phase::Resolving, 60, 70),
             ]
         );
-        let figure = figure(&ring);
-        assert_eq!(figure.matches("class=\"phase\"").count(), 7);
+        let figure = lives(&ring);
+        assert_eq!(figure.matches("class=\"phase\"").count(), 6);
         assert_eq!(figure.matches("class=\"trouble\"").count(), 1);
+        // Until a twentieth after the opening.
+        let beginning = connecting(&ring);
+        assert_eq!(beginning.matches("class=\"phase\"").count(), 5);
     }
 
     #[test]
@@ -258,6 +298,6 @@ mod tests {
         let (lanes, all) = lanes(&ring);
         assert_eq!((lanes.len(), all), (LANES, 200));
         assert_eq!(lanes.last().unwrap().connection, 150);
-        assert!(figure(&ring).contains("&lt;gone>"));
+        assert!(lives(&ring).contains("&lt;gone>"));
     }
 }
