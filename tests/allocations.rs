@@ -213,9 +213,32 @@ fn messages_cut_by_reads_allocate_nothing() {
 
 /// The trace costs memory once, at the beginning.
 #[test]
-fn tracing_every_payload_allocates_nothing() {
+fn tracing_allocates_nothing_at_any_level() {
     let text = frame(0x81, b"{\"stream\":\"trade\"}");
-    assert_allocation_free(Level::Payload, &[&text]);
+    for level in [Level::Off, Level::Lifecycle, Level::Frames, Level::Payload] {
+        assert_allocation_free(level, &[&text]);
+    }
+}
+
+/// Nor does the way of an event to a sink, on this side of it.
+#[test]
+fn events_for_a_sink_allocate_nothing_here() {
+    let text = frame(0x81, b"{\"stream\":\"trade\"}");
+    let mut pair = Pair::open(Reply, Level::Payload);
+    let sink = |_: &websockex::trace::Record| {};
+    let remote = pair.reactor.remote();
+    remote.add_trace_sink(sink).expect("it runs");
+    for _ in 0..WARM_UP {
+        pair.round(&[&text]);
+    }
+    let count = allocations(|| {
+        for _ in 0..ROUNDS {
+            pair.round(&[&text]);
+        }
+    });
+    assert_eq!(count, 0, "allocations in {ROUNDS} rounds");
+    let sink = &remote.stats().sinks[0];
+    assert!(sink.written + sink.dropped > ROUNDS as u64, "{sink:?}");
 }
 
 /// Over TLS this crate allocates nothing either; what is counted is rustls', which takes and gives
