@@ -288,7 +288,7 @@ impl Request {
     }
 
     /// Connects to these addresses instead of looking the URL's host up, which still names the
-    /// server in TLS and in the `Host` header.
+    /// server in TLS and in the `Host` header. A [`Self::proxy`] is told the first of them.
     ///
     /// # Errors
     /// [`Error::Policy`]: none is given.

@@ -35,7 +35,7 @@ const OUTSIDE: [(&str, &str); 8] = [
     ("mio", "reactor/"),
     ("rustls", "tls.rs"),
     ("webpki_roots", "tls.rs"),
-    ("getrandom", "reactor/mod.rs"),
+    ("getrandom", "reactor/builder.rs"),
     ("simdutf8", "protocol/utf8.rs"),
 ];
 

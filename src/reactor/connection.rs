@@ -315,7 +315,7 @@ impl Connection {
         Fate::Alive
     }
 
-    fn write_out(&mut self, shared: &mut Shared) {
+    pub(super) fn write_out(&mut self, shared: &mut Shared) {
         let Some(link) = &mut self.link else {
             shared.turn.frames.clear();
             return;

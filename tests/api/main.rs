@@ -12,6 +12,7 @@ mod handlers;
 mod limits;
 mod messages;
 mod pitfalls;
+mod proxies;
 mod reconnect;
 mod remote;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]

@@ -3,6 +3,7 @@
 
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 pub(crate) mod pki;
+pub(crate) mod proxy;
 pub(crate) mod recorder;
 pub(crate) mod server;
 

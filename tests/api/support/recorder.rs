@@ -10,7 +10,7 @@ use websockex::protocol::error::ProtocolError;
 use websockex::protocol::handshake::HandshakeError;
 use websockex::{
     ConnectionId, Context, Disconnect, DisconnectReason, Error, Handler, HandlerResult, Message,
-    Open, Reconnect, Stage, Termination, TimerId,
+    Open, ProxyError, Reconnect, Stage, Termination, TimerId,
 };
 
 /// One callback.
@@ -56,6 +56,7 @@ pub(crate) enum Fault {
     Resolve(String),
     Connect(ErrorKind),
     Tls(String),
+    Proxy(ProxyError),
     Handshake(HandshakeError),
     Timeout(Stage),
     Protocol(ProtocolError),
@@ -105,6 +106,7 @@ impl Fault {
             Error::Resolve { host, .. } => Self::Resolve(host.clone()),
             Error::Connect { source, .. } => Self::Connect(source.kind()),
             Error::Tls(error) => Self::Tls(error.to_string()),
+            Error::Proxy(error) => Self::Proxy(error.clone()),
             Error::Handshake(error) => Self::Handshake(error.clone()),
             Error::Timeout { stage, .. } => Self::Timeout(*stage),
             Error::Protocol(error) => Self::Protocol(*error),
