@@ -52,10 +52,12 @@ impl Client {
         self.0.write_all(bytes)
     }
 
-    /// A write for each byte.
+    /// A write for each byte, until the client has heard enough.
     pub(crate) fn trickle(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.write(&[*byte]);
+            if self.try_write(&[*byte]).is_err() {
+                return;
+            }
         }
     }
 
