@@ -688,7 +688,8 @@ impl Connection {
             Reconnect::ByPolicy => policy,
             Reconnect::After(delay) => Some(delay),
             Reconnect::To(request) => {
-                life.target = request.target;
+                let (mut output, _) = shared.turn.split(None);
+                life.change_target(&mut output, request.target);
                 #[cfg(feature = "tls")]
                 {
                     self.tls = request.tls;
