@@ -45,6 +45,7 @@ use link::Spare;
 use mio::{Events, Poll, Registry, Token, Waker};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
+use slots::Availability;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -386,8 +387,9 @@ impl Reactor {
         mut factory: impl FnMut() -> H + 'static,
     ) -> Result<ConnectionId, Error> {
         let request = request.into_request()?;
-        let id = self.reserve(&request)?;
+        // First, so that a panic here leaves no slot taken.
         let handler = Box::new(factory());
+        let id = self.reserve(&request)?;
         let supervisor = Supervisor {
             supervision,
             restarts: Restarts::default(),
@@ -706,6 +708,8 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
                     // A turn of its own, in which its first attempt is armed.
                     next.ready = true;
                     shared.ready.push(id);
+                    // What the last one was, this one is not.
+                    shared.central.slots().publish(id, Availability::NotOpen);
                     connections[index] = Some(Box::new(next));
                     return;
                 }
