@@ -470,13 +470,19 @@ impl Reactor {
         self.shared.turn.trace.ring()
     }
 
-    /// Nothing left to run for?
+    /// Nothing left to run for? A reactor that was shut down takes no more commands then.
     fn is_done(&self) -> bool {
-        (!self.stay_alive || self.shared.is_shutting_down()) && self.connections() == 0
+        if !self.shared.escalated.is_empty() {
+            return false;
+        }
+        if self.shared.is_shutting_down() {
+            return self.shared.central.shut_if_empty();
+        }
+        !self.stay_alive && self.connections() == 0
     }
 
     fn poll_timeout(&self, limit: Option<Duration>) -> Option<Duration> {
-        if !self.shared.ready.is_empty() {
+        if !self.shared.ready.is_empty() || !self.shared.escalated.is_empty() {
             return Some(Duration::ZERO);
         }
         let next = self.shared.timers.next();
@@ -632,10 +638,10 @@ impl Reactor {
             .is_some_and(|deadline| self.shared.turn.now >= deadline)
         {
             self.for_all(|connection, _| connection.abort());
-            // Those that remain are none; but a poll must not wait for a time that is past.
-            if self.connections() == 0 {
-                self.shared.shutdown = Some(Time::from_start(Duration::MAX));
-            }
+        }
+        // A poll must not wait for a time that is past.
+        if self.shared.is_shutting_down() && self.shared.central.shut_if_empty() {
+            self.shared.shutdown = Some(Time::from_start(Duration::MAX));
         }
     }
 
