@@ -9,11 +9,13 @@ mod support;
 mod closing;
 mod connect;
 mod handlers;
+mod life;
 mod limits;
 mod messages;
 mod pitfalls;
 mod reconnect;
 mod remote;
+mod supervision;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod tls;
 mod trace;
