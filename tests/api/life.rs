@@ -193,7 +193,7 @@ fn a_heartbeat_of_text_is_a_message_and_any_message_answers_it() {
 /// While reading is paused, TCP holds the server back; nothing is lost after that.
 #[test]
 fn what_is_paused_pushes_back_and_loses_nothing() {
-    const MESSAGES: usize = 40_000;
+    const MESSAGES: usize = 16_000;
     const LENGTH: usize = 1024;
     for &transport in Transport::ALL {
         let by_handler = Recorder::new()
@@ -311,9 +311,11 @@ fn watchdogs_rest_while_reading_is_paused_and_begin_anew() {
 fn on_drained_comes_at_the_low_mark_once_the_high_one_was_reached() {
     const MIB: usize = 1 << 20;
     let message = vec![0; MIB];
-    // More than any kernel keeps for a socket.
+    // More than the kernel keeps for a socket whose buffer is set so small.
+    let mut options = SocketOptions::default();
+    options.send_buffer = Some(1 << 16);
     let send = move |cx: &mut websockex::Context<'_>, _: &websockex::Open<'_>| {
-        for _ in 0..32 {
+        for _ in 0..8 {
             cx.send_binary(&message)?;
         }
         Ok(())
@@ -324,13 +326,14 @@ fn on_drained_comes_at_the_low_mark_once_the_high_one_was_reached() {
             Ok(())
         });
         let mut duet = Duet::open_with(Transport::Plain, recorder, |request| {
+            let request = request.socket(options.clone());
             request.water_marks(low, high).expect("marks")
         });
         assert_eq!(duet.rig.traced(Kind::QueueHighWater), drained);
         assert_eq!(duet.log.count(|call| *call == Call::Drained), 0);
         let mut peer = duet.peer;
         let reader = thread::spawn(move || {
-            for _ in 0..32 {
+            for _ in 0..8 {
                 assert_eq!(peer.read_frame().expect("a frame").payload.len(), MIB);
             }
             peer.close(1000, "");

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod client;
 mod closing;
 mod connect;
 mod handlers;
@@ -14,6 +15,7 @@ mod limits;
 mod messages;
 mod pitfalls;
 mod reconnect;
+mod redirects;
 mod remote;
 mod supervision;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]

@@ -163,6 +163,15 @@ impl Drop for Rig {
     }
 }
 
+/// Waits for what another thread does.
+pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not happen");
+        thread::yield_now();
+    }
+}
+
 /// An open connection whose other end the test itself holds, so that it decides what arrives in
 /// which turn.
 pub(crate) struct Duet {
@@ -210,12 +219,12 @@ impl Duet {
 }
 
 /// Ends the process when a test hangs where no other deadline reaches it: inside a turn.
-struct Watchdog {
+pub(crate) struct Watchdog {
     _stop: Sender<()>,
 }
 
 impl Watchdog {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (stop, stopped) = channel::<()>();
         let test = thread::current().name().unwrap_or("a test").to_owned();
         thread::spawn(move || {
