@@ -46,7 +46,7 @@
 //! | 3 | `reactor/` | the poll loop, sockets, timers, look-ups, commands of other threads; the only user of mio |
 //! | 2 | `handler.rs`, `request.rs` | what a user implements, and what a user asks for |
 //! | 1 | `session/`, `tls.rs`, `error.rs` | the life of one connection, without sockets and clock; TLS, the only user of rustls |
-//! | 0 | [`protocol`], [`trace`] | RFC 6455 and RFC 7692, bytes in and events out; the ring of recorded events |
+//! | 0 | [`protocol`], [`trace`], [`stats`] | RFC 6455 and RFC 7692, bytes in and events out; the ring of recorded events; counters and histograms |
 //!
 //! # What to know
 //!
@@ -84,11 +84,15 @@ pub mod protocol;
 mod reactor;
 mod request;
 mod session;
+pub mod stats;
 #[cfg(feature = "tls")]
 mod tls;
 pub mod trace;
 
-pub use error::{BoxError, DisconnectReason, Error, PolicyError, SendError, Stage, Watch};
+pub use error::{
+    BoxError, DisconnectReason, Error, PolicyError, ProxyError, ProxyRefusal, SendError,
+    SocksReply, SocksViolation, Stage, Watch,
+};
 pub use handler::{
     ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
     Termination,
@@ -100,14 +104,15 @@ pub use protocol::deflate::Deflate;
 pub use protocol::error::ProtocolError;
 pub use protocol::handshake::{HandshakeError, HandshakeLimits, Rejection, Response};
 pub use protocol::url::{Url, UrlError};
-pub use reactor::{Client, OwnedMessage, Reactor, ReactorBuilder, Remote};
+pub use reactor::{
+    Client, ConnectionState, ConnectionStatus, Connections, OwnedMessage, Reactor, ReactorBuilder,
+    Remote,
+};
 pub use request::{IntoRequest, Request};
 pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
-pub use session::proxy::{
-    Proxy, ProxyError, ProxyRefusal, ProxyUrlError, SocksReply, SocksViolation,
-};
+pub use session::proxy::{Proxy, ProxyUrlError};
 pub use session::reach::StageTimes;
 pub use session::supervision::{Restart, Supervision};
 pub use session::timers::TimerId;

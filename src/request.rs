@@ -10,6 +10,7 @@ use crate::protocol::url::Url;
 use crate::session::liveness::Beat;
 use crate::session::options::SocketOptions;
 use crate::session::policy::ReconnectPolicy;
+use crate::session::proxy::{Proxy, ProxyUrlError};
 use crate::session::{Options, Target};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
@@ -301,6 +302,37 @@ impl Request {
             return Err(PolicyError::NoAddress.into());
         }
         self.options().connect_to = addresses;
+        Ok(self)
+    }
+
+    /// Connects through a proxy: HTTP CONNECT or SOCKS5.
+    ///
+    /// ```
+    /// use websockex::{Proxy, Request};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let proxy = Proxy::parse("socks5h://user:password@proxy.example.com:1080")?;
+    /// let request = Request::new("wss://stream.example.com/ws")?.proxy(proxy);
+    /// # let _ = request;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.options().proxy = Some(proxy);
+        self
+    }
+
+    /// Connects through the proxy that the environment names for this URL, if it names one:
+    /// `https_proxy` for `wss`, `http_proxy` for `ws`, `all_proxy` for both, unless `no_proxy`
+    /// exempts the host; read now, in upper case too where that is safe.
+    ///
+    /// # Errors
+    /// A variable that applies and does not name a proxy.
+    pub fn proxy_from_environment(mut self) -> Result<Self, ProxyUrlError> {
+        let lookup = |name: &str| std::env::var(name).ok();
+        let proxy = Proxy::from_environment(&self.target.url, lookup)?;
+        self.options().proxy = proxy;
         Ok(self)
     }
 

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 /// Modules by floor, lowest first: a module may use its own floor's only where the table says so,
 /// and whatever stands below it.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("protocol", &[]),
     ("trace", &[]),
+    ("stats", &["trace"]),
     ("error", &["protocol"]),
-    ("session", &["error", "protocol", "trace"]),
+    ("session", &["error", "protocol", "stats", "trace"]),
     ("tls", &["error", "protocol"]),
     ("request", &["error", "protocol", "session", "tls", "trace"]),
     (
@@ -21,7 +22,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     (
         "reactor",
         &[
-            "error", "handler", "protocol", "request", "session", "tls", "trace",
+            "error", "handler", "protocol", "request", "session", "stats", "tls", "trace",
         ],
     ),
 ];

@@ -75,7 +75,10 @@ fn check(request: Request, address: SocketAddr, reason: &str, expected: &[&str])
     let (disconnect, end) = stories(request, address);
     let reason = reason.to_owned();
     let expected: Vec<String> = expected.iter().map(|line| (*line).to_owned()).collect();
-    assert_eq!(disconnect, [&[reason.clone()], &expected[..]].concat());
+    assert_eq!(
+        disconnect,
+        [std::slice::from_ref(&reason), &expected[..]].concat()
+    );
     // An event keeps the beginning of a long text.
     let kept = reason.floor_char_boundary(Event::DETAIL_CAPACITY);
     let last = match reason.len() {

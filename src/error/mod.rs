@@ -1,9 +1,11 @@
 //! Everything that can go wrong, told apart by stage and by blame.
 
 mod policy;
+mod proxy;
 mod reason;
 
 pub use policy::PolicyError;
+pub use proxy::{ProxyError, ProxyRefusal, SocksReply, SocksViolation};
 pub use reason::{DisconnectReason, Watch};
 
 use crate::protocol::close::InvalidClose;
@@ -26,6 +28,8 @@ pub enum Stage {
     Resolve,
     /// The TCP handshake.
     Tcp,
+    /// Asking a proxy for the way.
+    Proxy,
     /// The TLS handshake.
     Tls,
     /// The opening handshake of RFC 6455 §4.
@@ -37,6 +41,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Resolve => "looking up the name",
             Self::Tcp => "connecting",
+            Self::Proxy => "asking the proxy",
             Self::Tls => "the TLS handshake",
             Self::Upgrade => "the opening handshake",
         })
@@ -71,6 +76,8 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The proxy did not open the way to the server.
+    Proxy(ProxyError),
     /// TLS failed: a certificate that does not verify, an alert, a record that does not decrypt.
     Tls(BoxError),
     /// The opening handshake failed; a refusal carries status, headers and the start of the body.
@@ -121,6 +128,7 @@ impl fmt::Display for Error {
             Self::Connect { address, source } => {
                 write!(f, "no connection to {address}: {source}")
             }
+            Self::Proxy(error) => write!(f, "the proxy does not open the way: {error}"),
             Self::Tls(error) => write!(f, "TLS failed: {error}"),
             Self::Handshake(error) => write!(f, "the opening handshake failed: {error}"),
             Self::Timeout { stage, limit } => write!(f, "{stage} took longer than {limit:?}"),
@@ -147,6 +155,7 @@ impl StdError for Error {
             Self::Url(error) => Some(error),
             Self::Request(error) => Some(error),
             Self::Policy(error) => Some(error),
+            Self::Proxy(error) => Some(error),
             Self::Handshake(error) => Some(error),
             Self::Protocol(error) => Some(error),
             Self::Resolve { source, .. } | Self::Connect { source, .. } => Some(source),

@@ -3,7 +3,7 @@
 //! Before this comes the read; after it, the session looks at control frames and the handler gets
 //! the messages. The decoder works in the caller's buffer: a message that lies in it whole, which
 //! is nearly every one, is handed out as a slice of it. Only what is cut by the end of the buffer,
-//! or spread over several frames, is gathered in an [`Assembly`], which comes from a [`Pool`] and
+//! or spread over several frames, is gathered in an `Assembly`, which comes from a [`Pool`] and
 //! returns to it as soon as the message was delivered, so that an idle connection owns no buffer.
 //!
 //! The decoder always takes all of its input: `None` means that everything was taken and more is

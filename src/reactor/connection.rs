@@ -1,54 +1,52 @@
 //! One connection's turn: what the poll, a timer or a command said, carried out on its socket, its
 //! session and its handler, and then settled: written, re-armed, published, or ended.
 
+use super::Shared;
 use super::dispatch::Core;
-use super::link::{Link, LinkWire, More};
+use super::link::{Link, LinkWire};
 use super::remote::{OwnedMessage, Written};
-use super::resolver::Waiter;
 use super::slots::Availability;
-use super::socket;
-use super::{Shared, Supervisor};
+use super::supervisor::Supervisor;
 use crate::error::DisconnectReason;
 use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::outbound::Compression;
-use crate::session::{Inbound, Life, Session, Stage, Step, Time, Wire};
+use crate::session::{Inbound, Life, Session, Stage, Time, Wire};
+use crate::stats::meter::ConnectionMeter;
 #[cfg(feature = "tls")]
-use crate::tls::{Tls, TlsConfig};
+use crate::tls::TlsConfig;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
+use mio::Token;
 use mio::event::Event;
-use mio::{Interest, Token};
 use std::any::Any;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
-
-/// Reads of one connection in one turn; then the others have theirs (pitfall 23).
-const READS_PER_TURN: usize = 4;
 
 pub(super) struct Connection {
     pub(super) core: Core,
-    link: Option<Link>,
+    pub(super) link: Option<Link>,
     /// Sockets that race to be the link, each with its token (RFC 8305).
-    racing: Vec<(Token, Link)>,
+    pub(super) racing: Vec<(Token, Link)>,
     /// Of the socket, new with each: an event for an earlier one is not taken for this one's.
     pub(super) token: Token,
     /// The entry in the timers that counts.
     pub(super) armed: Option<Time>,
     /// Reading was paused when the last turn ended.
-    paused: bool,
+    pub(super) paused: bool,
     /// On the ready list: there is more to read than a turn's share.
     pub(super) ready: bool,
     /// Who waits until all output is written.
-    unwritten: Vec<Written>,
+    pub(super) unwritten: Vec<Written>,
     pub(super) supervisor: Option<Box<Supervisor>>,
     /// The look-up whose answer is awaited.
-    lookup: u64,
+    pub(super) lookup: u64,
     #[cfg(feature = "tls")]
-    tls: Option<TlsConfig>,
+    pub(super) tls: Option<TlsConfig>,
 }
 
 /// Is there a connection after its turn?
@@ -66,6 +64,10 @@ impl Connection {
         handler: Box<dyn Handler>,
         shared: &Shared,
     ) -> Self {
+        let server = request.target.url.host_header().to_string();
+        let meter = ConnectionMeter::new(request.target.options.name.clone(), server);
+        let meter = Arc::new(meter);
+        shared.central.slots().register(id, &meter);
         let life = Life::new(id.0, request.target, shared.level, shared.turn.now);
         Self {
             core: Core {
@@ -80,6 +82,7 @@ impl Connection {
                 peer: None,
                 published: Availability::NotOpen,
                 opened: None,
+                meter,
             },
             link: None,
             racing: Vec::new(),
@@ -95,7 +98,7 @@ impl Connection {
         }
     }
 
-    fn life(&mut self) -> &mut Life {
+    pub(super) fn life(&mut self) -> &mut Life {
         &mut self.core.session.life
     }
 
@@ -181,6 +184,7 @@ impl Connection {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
             result = life.send(output, None, Compression::BySize, opcode, payload);
             if let Err(error) = result {
+                output.tally.drops += u64::from(!matches!(error, SendError::Full { .. }));
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
                     TraceEvent::send_dropped(time, id, opcode as u8, length, error)
@@ -259,134 +263,6 @@ impl Connection {
         self.core.call(&mut shared.turn, wire, callback, call);
     }
 
-    /// Does what the session asks for, until it asks for nothing.
-    fn perform(&mut self, shared: &mut Shared, mut step: Step) {
-        loop {
-            step = match step {
-                Step::Wait => return,
-                Step::Resolve => {
-                    shared.lookups += 1;
-                    self.lookup = shared.lookups;
-                    let url = &self.core.session.life.target.url;
-                    let waiter = Waiter {
-                        id: self.core.id,
-                        number: self.lookup,
-                        port: url.port(),
-                    };
-                    let now = shared.turn.now;
-                    let result = match shared.resolver.resolve(url.host_str(), waiter, now) {
-                        Ok(None) => return,
-                        Ok(Some(addresses)) => Ok(addresses),
-                        Err(error) => Err(error),
-                    };
-                    let (mut output, _) = shared.turn.split(None);
-                    self.life().handle_resolved(&mut output, result)
-                }
-                Step::Connect(address) => match self.open_socket(shared, address) {
-                    Ok(()) => return,
-                    Err(error) => {
-                        let (mut output, _) = shared.turn.split(None);
-                        self.life()
-                            .handle_connect_error(&mut output, address, error)
-                    }
-                },
-            };
-        }
-    }
-
-    fn open_socket(&mut self, shared: &mut Shared, address: SocketAddr) -> io::Result<()> {
-        let options = &self.core.session.life.target.options.socket;
-        let mut stream = socket::connect(address, options)?;
-        let token = shared.next_token(self.core.id);
-        // Edge-triggered, once for the socket's life (pitfall 31).
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        shared.registry.register(&mut stream, token, interest)?;
-        self.racing.push((token, Link::new(stream, address)));
-        Ok(())
-    }
-
-    /// A socket that tries to connect was reported; true when it has, and so has won the race.
-    fn handle_racer(&mut self, shared: &mut Shared, racer: usize) -> bool {
-        let Some(outcome) = self.racing[racer].1.connected() else {
-            return false;
-        };
-        let (token, mut link) = self.racing.swap_remove(racer);
-        let address = link.address;
-        match outcome {
-            Ok(()) => {
-                self.drop_racers(shared);
-                self.token = token;
-                self.link = Some(link);
-                self.core.peer = Some(address);
-                let (mut output, _) = shared.turn.split(None);
-                self.life().handle_connected(&mut output, address);
-                self.begin_handshakes(shared);
-                true
-            }
-            Err(error) => {
-                let _ = shared.registry.deregister(&mut link.stream);
-                let (mut output, _) = shared.turn.split(None);
-                let step = self
-                    .life()
-                    .handle_connect_error(&mut output, address, error);
-                self.perform(shared, step);
-                false
-            }
-        }
-    }
-
-    fn drop_racers(&mut self, shared: &mut Shared) {
-        for (_, mut link) in self.racing.drain(..) {
-            // Dropping the socket would do it too, but a poll that counts on it is told.
-            let _ = shared.registry.deregister(&mut link.stream);
-        }
-    }
-
-    fn begin_handshakes(&mut self, shared: &mut Shared) {
-        #[cfg(feature = "tls")]
-        if self.core.session.life.target.url.is_secure() {
-            if let Err(error) = self.begin_tls(shared) {
-                let (mut output, _) = shared.turn.split(None);
-                self.life().fail(&mut output, error);
-            }
-            return;
-        }
-        // Refused before any I/O, unless a handler has asked for it with `Reconnect::To`, or a
-        // server with a redirect. What is meant for TLS must never be written without.
-        #[cfg(not(feature = "tls"))]
-        if self.core.session.life.target.url.is_secure() {
-            let (mut output, _) = shared.turn.split(None);
-            self.life().fail(&mut output, Error::TlsUnavailable);
-            return;
-        }
-        self.begin_upgrade(shared);
-    }
-
-    fn begin_upgrade(&mut self, shared: &mut Shared) {
-        let (mut output, _) = shared.turn.split(None);
-        let Session { inbound, life } = &mut self.core.session;
-        match life.begin_upgrade(&mut output) {
-            Ok(upgrading) => *inbound = upgrading,
-            Err(error) => life.fail(&mut output, error),
-        }
-    }
-
-    #[cfg(feature = "tls")]
-    fn begin_tls(&mut self, shared: &mut Shared) -> Result<(), Error> {
-        let config = match &self.tls {
-            Some(config) => config,
-            None => shared.tls_config()?,
-        };
-        let tls = Tls::new(config, self.core.session.life.target.url.host())?;
-        let link = self
-            .link
-            .as_mut()
-            .expect("TLS begins on a connected socket");
-        link.tls = Some(Box::new(tls));
-        link.decrypt(&mut [], &mut shared.spare, |_| {})?;
-        Ok(())
-    }
-
     /// The socket takes output again.
     fn flush(&mut self, shared: &mut Shared) {
         let Some(link) = &mut self.link else {
@@ -405,165 +281,6 @@ impl Connection {
                 handler.on_drained(cx)
             });
         }
-    }
-
-    /// Reads what there is, up to a turn's share, and delivers it.
-    pub(super) fn receive(&mut self, shared: &mut Shared) {
-        // Lent out of `shared` for the time, so that both can be used.
-        let mut buffer = std::mem::take(&mut shared.receive);
-        let mut reads = 0;
-        while self.reads() {
-            if reads == READS_PER_TURN {
-                // No edge will come for what is left: remember it (pitfall 22).
-                if !self.ready {
-                    self.ready = true;
-                    shared.ready.push(self.core.id);
-                }
-                break;
-            }
-            reads += 1;
-            self.core.session.life.heard.any_byte = shared.turn.now;
-            match self.receive_once(shared, &mut buffer) {
-                Ok(More::Perhaps) => {}
-                Ok(More::Drained) => break,
-                Ok(More::Ended) => {
-                    let (mut output, _) = shared.turn.split(None);
-                    let Session { inbound, life } = &mut self.core.session;
-                    life.handle_end_of_stream(&mut output, inbound);
-                    break;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let (mut output, _) = shared.turn.split(None);
-                    self.life().handle_io_error(&mut output, error);
-                    break;
-                }
-            }
-        }
-        shared.receive = buffer;
-        let mut wire = self.link.as_mut().map(|link| LinkWire {
-            link,
-            spare: &mut shared.spare,
-        });
-        let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
-        self.core.end_batch(&mut shared.turn, wire);
-    }
-
-    /// Is there anybody to read for?
-    fn reads(&self) -> bool {
-        self.link.is_some()
-            && !(self.core.session.life.paused && self.core.session.life.stage == Stage::Open)
-            && matches!(
-                self.core.session.life.stage,
-                Stage::Securing
-                    | Stage::Upgrading
-                    | Stage::Open
-                    | Stage::Closing
-                    | Stage::Closed
-                    | Stage::Failing
-            )
-    }
-
-    fn receive_once(&mut self, shared: &mut Shared, buffer: &mut [u8]) -> io::Result<More> {
-        let link = self.link.as_mut().expect("`reads` has checked it");
-        #[cfg(feature = "tls")]
-        if link.tls.is_some() {
-            return self.receive_tls(shared, buffer);
-        }
-        let room = match &mut self.core.session.inbound {
-            Inbound::Open(decoder) => decoder.room(),
-            _ => None,
-        };
-        let in_room = room.as_ref().map_or(0, |room| room.len());
-        let asked = in_room + buffer.len();
-        let length = link.read(room, buffer)?;
-        if length == 0 {
-            return Ok(More::Ended);
-        }
-        let direct = length.min(in_room);
-        if direct > 0
-            && let Inbound::Open(decoder) = &mut self.core.session.inbound
-            && let Err(error) = decoder.received(direct)
-        {
-            let outcome = Ok(Err(Error::Protocol(error)));
-            self.core.conclude(&mut shared.turn, None, outcome);
-        }
-        let mut wire = LinkWire {
-            link,
-            spare: &mut shared.spare,
-        };
-        let input = &buffer[..length - direct];
-        self.core.deliver(&mut shared.turn, Some(&mut wire), input);
-        Ok(link.more_after(length, asked))
-    }
-
-    #[cfg(feature = "tls")]
-    fn receive_tls(&mut self, shared: &mut Shared, buffer: &mut [u8]) -> io::Result<More> {
-        let link = self.link.as_mut().expect("`reads` has checked it");
-        let start = link.partial.len();
-        buffer[..start].copy_from_slice(link.partial.as_slice());
-        let asked = buffer.len() - start;
-        if asked == 0 {
-            // A handshake message in so many small records that it does not fit.
-            let error = Error::Tls("a handshake message is too long".into());
-            let (mut output, _) = shared.turn.split(None);
-            self.life().fail(&mut output, error);
-            return Ok(More::Drained);
-        }
-        let length = link.read(None, &mut buffer[start..])?;
-        if length == 0 {
-            return Ok(More::Ended);
-        }
-        shared.spare.give(&mut link.partial);
-        let incoming = &mut buffer[..start + length];
-        let (core, turn) = (&mut self.core, &mut shared.turn);
-        let received = link.decrypt(incoming, &mut shared.spare, |plain| {
-            core.deliver(turn, None, plain);
-        });
-        let received = match received {
-            Ok(received) => received,
-            Err(error) => {
-                let (mut output, _) = shared.turn.split(None);
-                self.life().fail(&mut output, error);
-                return Ok(More::Perhaps);
-            }
-        };
-        let rest = &incoming[received.consumed..];
-        if !rest.is_empty() {
-            link.partial = shared.spare.take();
-            link.partial.extend(rest);
-        }
-        if self.core.session.life.stage == Stage::Securing {
-            self.continue_tls(shared);
-        }
-        if received.ended {
-            return Ok(More::Ended);
-        }
-        let link = self.link.as_ref().expect("only `settle` drops it");
-        Ok(link.more_after(length, asked))
-    }
-
-    /// On to the opening handshake, if that of TLS is done.
-    #[cfg(feature = "tls")]
-    fn continue_tls(&mut self, shared: &mut Shared) {
-        let Some(tls) = self.link.as_ref().and_then(|link| link.tls.as_ref()) else {
-            return;
-        };
-        if tls.is_handshaking() {
-            return;
-        }
-        let ((version, suite), resumed) = (tls.agreed(), tls.is_resumed());
-        let (mut output, _) = shared.turn.split(None);
-        self.life()
-            .record(&mut output, Kind::TlsEstablished, |time, id| {
-                if resumed {
-                    TraceEvent::tls_resumed(time, id, version, suite)
-                } else {
-                    TraceEvent::tls_established(time, id, version, suite)
-                }
-            });
-        self.begin_upgrade(shared);
     }
 
     /// Ends the turn: writes what it has sent, in one write, and draws the conclusions.
@@ -625,6 +342,7 @@ impl Connection {
                 let _ = written.try_send(Ok(()));
             }
         }
+        shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
         if life.stage == Stage::Failing {
             link.end();
         }
@@ -679,6 +397,8 @@ impl Connection {
         life.end_attempt();
         if life.stage != Stage::BackOff {
             // The handler closed it, or failed.
+            let cause = super::status::cause(&reason);
+            shared.turn.tally.disconnected(cause, false);
             life.stage = Stage::Ended;
             return;
         }
@@ -697,6 +417,8 @@ impl Connection {
                 Some(Duration::ZERO)
             }
         };
+        let tally = &mut shared.turn.tally;
+        tally.disconnected(super::status::cause(&reason), delay.is_some());
         let (mut output, _) = shared.turn.split(None);
         life.plan(&mut output, delay, reason);
     }

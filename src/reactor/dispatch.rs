@@ -14,11 +14,13 @@ use crate::protocol::decoder::Event;
 use crate::session::inbound::FrameTrace;
 use crate::session::supervision::into_error;
 use crate::session::{Inbound, Session, Stage, Wire};
+use crate::stats::meter::ConnectionMeter;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A connection without its socket: the session and its handler.
@@ -35,6 +37,7 @@ pub(super) struct Core {
     pub(super) opened: Option<Opened>,
     /// What other threads were told last.
     pub(super) published: Availability,
+    pub(super) meter: Arc<ConnectionMeter>,
 }
 
 /// What a callback, or everything between two reads, came to: `Err` of a panic, or the result.
@@ -64,6 +67,18 @@ impl Core {
         let mut input = input;
         let mut wire = wire;
         let mut opened = None;
+        if let Session {
+            inbound: Inbound::Tunnelling(tunnel),
+            life,
+        } = &mut self.session
+        {
+            let (mut output, _) = turn.split(reborrow(&mut wire));
+            if life.handle_proxy(&mut output, tunnel, input)? {
+                // The reactor goes on from here, as if the server had just been reached.
+                self.session.inbound = Inbound::Nobody;
+            }
+            return Ok(());
+        }
         if let Inbound::Upgrading(handshake) = &mut self.session.inbound {
             let received = handshake.receive(input).map_err(Error::Handshake)?;
             input = &input[received.consumed..];
@@ -116,6 +131,7 @@ impl Core {
         loop {
             let mut observer = FrameTrace {
                 trace: cx.output.trace,
+                tally: cx.output.tally,
                 life: cx.life,
                 now: cx.output.now,
             };
@@ -124,11 +140,13 @@ impl Core {
             let result = match decoder.decode_whole(&mut input, pool, &mut observer) {
                 Some(Event::Text(text)) => {
                     self.batch = true;
+                    cx.output.tally.inbound.message(text.len());
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Text(text))
                 }
                 Some(Event::Binary(bytes)) => {
                     self.batch = true;
+                    cx.output.tally.inbound.message(bytes.len());
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Binary(bytes))
                 }

@@ -22,6 +22,8 @@ pub(super) struct Link {
     /// What the socket did not take yet; the first `sent` bytes of it are gone already.
     pending: Buffer,
     sent: usize,
+    /// Bytes that the socket took and the statistics have not seen.
+    pub(super) written: u64,
     /// Our side was ended; nothing can be sent any more.
     ended: bool,
     /// The poll has said that the peer's side is ended. It says so once: what it announced lies
@@ -80,6 +82,7 @@ impl Link {
             partial: Buffer::new(),
             pending: Buffer::new(),
             sent: 0,
+            written: 0,
             ended: false,
             peer_ended: false,
             error: None,
@@ -146,10 +149,13 @@ impl Link {
             stream,
             pending,
             sent,
+            written,
             error,
             ..
         } = self;
-        *sent += write(stream, &pending.as_slice()[*sent..], error);
+        let taken = write(stream, &pending.as_slice()[*sent..], error);
+        *sent += taken;
+        *written += taken as u64;
         if *sent < pending.len() {
             return false;
         }
@@ -168,6 +174,7 @@ impl Link {
         } else {
             0
         };
+        self.written += taken as u64;
         if taken < bytes.len() {
             if self.pending.is_empty() {
                 self.pending = spare.take();

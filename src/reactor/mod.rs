@@ -6,27 +6,35 @@
 //!                                      `-> one write, timers, ready list
 //! ```
 //!
-//! - [`connection`]: one connection's turn.
+//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket.
+//! - [`receive`]: from the socket into the decoder.
 //! - [`dispatch`]: bytes to callbacks.
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
+//! - [`status`]: what is counted, and who may look.
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
 
+mod builder;
 mod client;
+mod connect;
 mod connection;
 mod dispatch;
 mod link;
+mod receive;
 mod remote;
 mod resolver;
 mod slots;
 mod socket;
+mod status;
+mod supervisor;
 mod timers;
 
+pub use builder::ReactorBuilder;
 pub use client::Client;
 pub use remote::{OwnedMessage, Remote};
+pub use status::{ConnectionState, ConnectionStatus, Connections};
 
-use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{ConnectionId, Handler};
 use crate::protocol::buffer::Buffer;
@@ -34,24 +42,25 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
-use crate::session::supervision::{Restarts, Supervision, Verdict, is_failure};
+use crate::session::supervision::{Supervision, Verdict, is_failure};
 use crate::session::{Entropy, Output, Time, Wire};
+use crate::stats::tally::Tally;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use crate::trace::recorder::Recorder;
-use crate::trace::{Event, Kind, Level, Ring};
+use crate::trace::{Level, Ring};
 use connection::{Connection, Fate};
 use link::Spare;
-use mio::{Events, Poll, Registry, Token, Waker};
+use mio::{Events, Poll, Registry, Token};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
 use slots::Availability;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, mem};
+use supervisor::Supervisor;
 use timers::Timers;
 
 /// The token of the waker, and that of a connection without a socket.
@@ -59,21 +68,6 @@ const WAKER: Token = Token(usize::MAX);
 const NO_TOKEN: Token = Token(usize::MAX - 1);
 
 const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
-
-/// Events taken from the kernel at a time.
-const EVENTS: usize = 1024;
-
-/// The shared receive buffer, in bytes. TLS needs room for a whole handshake message with its
-/// records, which may have 64 KiB (a long chain of certificates) and a bit; beyond that, size saves
-/// system calls until the second-level cache is full.
-const RECEIVE_BUFFER: usize = 128 * 1024;
-const LEAST_RECEIVE_BUFFER: usize = 80 * 1024;
-
-/// Events that the trace keeps: for a thousand connections the whole way to an open one.
-const TRACE_CAPACITY: usize = 8192;
-
-/// Commands of other threads that may wait.
-const COMMAND_CAPACITY: usize = 65_536;
 
 /// Many connections on one thread.
 ///
@@ -140,6 +134,9 @@ struct Turn {
     frames: Buffer,
     entropy: Entropy,
     trace: Recorder,
+    tally: Tally,
+    /// Until when the time is accounted for.
+    lap: Time,
     pool: Pool,
     deflaters: Deflaters,
 }
@@ -147,6 +144,7 @@ struct Turn {
 impl Turn {
     fn read_clock(&mut self) {
         self.now = Time::from_start(self.start.elapsed());
+        self.lap = self.now;
     }
 
     /// What sending needs, and apart from it what receiving needs.
@@ -159,6 +157,7 @@ impl Turn {
             frames: &mut self.frames,
             entropy: &mut self.entropy,
             trace: &mut self.trace,
+            tally: &mut self.tally,
             deflaters: &mut self.deflaters,
             wire: wire.map(|wire| wire as &mut dyn Wire),
         };
@@ -208,132 +207,6 @@ fn check_request(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets a [`Reactor`] up.
-#[derive(Debug)]
-pub struct ReactorBuilder {
-    stay_alive: bool,
-    level: Level,
-    trace_capacity: usize,
-    print_trace: bool,
-    receive_buffer: usize,
-    command_capacity: usize,
-    dns_cache: Duration,
-    #[cfg(feature = "tls")]
-    tls: Option<TlsConfig>,
-}
-
-impl ReactorBuilder {
-    /// Goes on running with no connections, until [`Remote::shutdown`]. Off by default.
-    #[must_use]
-    pub fn stay_alive(mut self, stay: bool) -> Self {
-        self.stay_alive = stay;
-        self
-    }
-
-    /// How much the trace records of connections whose request does not say;
-    /// [`Level::Lifecycle`] by default.
-    #[must_use]
-    pub fn trace(mut self, level: Level) -> Self {
-        self.level = level;
-        self
-    }
-
-    /// How many lifecycle events the trace keeps, of all connections together and each with its fair
-    /// part, and how many frame events; 8,192 of both by default, 128 bytes each and some more to
-    /// find them. Zero switches the trace off. See [`Ring`].
-    #[must_use]
-    pub fn trace_capacity(mut self, events: usize) -> Self {
-        self.trace_capacity = events;
-        self
-    }
-
-    /// Prints each event to standard error as it is recorded, one `*DBG*` line each. Off by default.
-    #[must_use]
-    pub fn print_trace(mut self, print: bool) -> Self {
-        self.print_trace = print;
-        self
-    }
-
-    /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
-    /// 80 KiB at least.
-    #[must_use]
-    pub fn receive_buffer(mut self, bytes: usize) -> Self {
-        self.receive_buffer = bytes.max(LEAST_RECEIVE_BUFFER);
-        self
-    }
-
-    /// How many commands of other threads may wait; 65,536 by default. Beyond that a [`Remote`] is
-    /// told that the queue is full.
-    #[must_use]
-    pub fn command_capacity(mut self, commands: usize) -> Self {
-        self.command_capacity = commands.max(1);
-        self
-    }
-
-    /// How long the addresses of a name are kept, 10 s by default; zero looks each up anew. Equal
-    /// look-ups that are under way at the same time are always joined.
-    #[must_use]
-    pub fn dns_cache(mut self, life: Duration) -> Self {
-        self.dns_cache = life;
-        self
-    }
-
-    /// The TLS configuration of connections whose request has none of its own.
-    #[cfg(feature = "tls")]
-    #[must_use]
-    pub fn tls(mut self, tls: TlsConfig) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// The reactor.
-    ///
-    /// # Errors
-    /// [`Error::Reactor`]: the operating system gives no poll, no waker, or no entropy.
-    pub fn build(self) -> Result<Reactor, Error> {
-        let poll = Poll::new().map_err(Error::Reactor)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Reactor)?;
-        let central = Arc::new(Central::new(waker, self.command_capacity));
-        let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
-        let turn = Turn {
-            central: Arc::clone(&central),
-            start: Instant::now(),
-            now: Time::ZERO,
-            frames: Buffer::new(),
-            entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
-            trace: Recorder::new(self.trace_capacity, self.print_trace),
-            pool: Pool::default(),
-            deflaters: Deflaters::default(),
-        };
-        let shared = Shared {
-            registry: poll.registry().try_clone().map_err(Error::Reactor)?,
-            resolver: Resolver::new(&central, self.dns_cache),
-            central,
-            turn,
-            spare: Spare::default(),
-            receive: vec![0; self.receive_buffer],
-            timers: Timers::default(),
-            ready: Vec::new(),
-            level: self.level,
-            sockets: 0,
-            lookups: 0,
-            shutdown: None,
-            escalated: VecDeque::new(),
-            #[cfg(feature = "tls")]
-            tls: self.tls,
-        };
-        Ok(Reactor {
-            poll,
-            events: Events::with_capacity(EVENTS),
-            connections: Vec::new(),
-            shared,
-            commands: VecDeque::new(),
-            ready: Vec::new(),
-            stay_alive: self.stay_alive,
-        })
-    }
-}
-
 impl Reactor {
     /// A reactor with the defaults.
     ///
@@ -345,17 +218,7 @@ impl Reactor {
 
     /// Begins with the defaults.
     pub fn builder() -> ReactorBuilder {
-        ReactorBuilder {
-            stay_alive: false,
-            level: Level::default(),
-            trace_capacity: TRACE_CAPACITY,
-            print_trace: false,
-            receive_buffer: RECEIVE_BUFFER,
-            command_capacity: COMMAND_CAPACITY,
-            dns_cache: resolver::ANSWER_LIFE,
-            #[cfg(feature = "tls")]
-            tls: None,
-        }
+        ReactorBuilder::new()
     }
 
     /// Connects. The first attempt begins with the next [`turn`](Self::turn), and whatever comes of
@@ -390,12 +253,8 @@ impl Reactor {
         // First, so that a panic here leaves no slot taken.
         let handler = Box::new(factory());
         let id = self.reserve(&request)?;
-        let supervisor = Supervisor {
-            supervision,
-            restarts: Restarts::default(),
-            request: request.clone(),
-            factory: Box::new(move || Box::new(factory())),
-        };
+        let factory = Box::new(move || -> Box<dyn Handler> { Box::new(factory()) });
+        let supervisor = Supervisor::new(supervision, request.clone(), factory);
         self.insert(id, request, handler, None);
         if let Some(Some(connection)) = self.connections.get_mut(id.slot() as usize) {
             connection.supervisor = Some(Box::new(supervisor));
@@ -440,6 +299,7 @@ impl Reactor {
             Err(error) => return Err(Error::Reactor(error)),
         }
         self.shared.turn.read_clock();
+        let news = self.events.iter().count() as u64;
         let woken = self.handle_events();
         self.handle_ready();
         if woken {
@@ -447,6 +307,7 @@ impl Reactor {
         }
         self.handle_timers();
         self.handle_shutdown();
+        self.shared.turn.end(news);
         match self.shared.escalated.pop_front() {
             Some(error) => Err(error),
             None => Ok(()),
@@ -517,7 +378,7 @@ impl Reactor {
                 continue;
             };
             connection.handle_event(shared, event);
-            if connection.settle(shared) == Fate::Ended {
+            if connection.end_turn(shared) == Fate::Ended {
                 remove(connections, shared, index);
             }
         }
@@ -672,7 +533,7 @@ impl Reactor {
             return;
         }
         turn(connection, &mut self.shared);
-        if connection.settle(&mut self.shared) == Fate::Ended {
+        if connection.end_turn(&mut self.shared) == Fate::Ended {
             remove(&mut self.connections, &mut self.shared, index);
         }
     }
@@ -726,46 +587,13 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
         }
     }
     shared.central.slots().release(id, name);
+    shared.turn.skip_lap();
     if escalates {
         let connection = name.map_or_else(|| id.to_string(), str::to_owned);
         let reason = Box::new(reason);
         shared
             .escalated
             .push_back(Error::Ended { connection, reason });
-    }
-}
-
-/// What starts a supervised connection anew.
-struct Supervisor {
-    supervision: Supervision,
-    restarts: Restarts,
-    /// As it was given; a handler may have changed the target since.
-    request: Request,
-    factory: Box<dyn FnMut() -> Box<dyn Handler>>,
-}
-
-impl Supervisor {
-    fn judge(&mut self, reason: &DisconnectReason, now: Time) -> Verdict {
-        self.restarts.judge(&self.supervision, reason, now)
-    }
-
-    /// A connection with a fresh handler; `None` if the factory panics, which takes down nothing but
-    /// this connection.
-    fn restart(
-        &mut self,
-        id: ConnectionId,
-        count: usize,
-        shared: &mut Shared,
-    ) -> Option<Connection> {
-        let handler = catch_unwind(AssertUnwindSafe(|| (self.factory)())).ok()?;
-        let connection = Connection::new(id, self.request.clone(), handler, shared);
-        let most = u64::from(self.supervision.most());
-        let (mut output, _) = shared.turn.split(None);
-        let life = &connection.core.session.life;
-        life.record(&mut output, Kind::Restarting, |time, id| {
-            Event::restarting(time, id, count as u64, most)
-        });
-        Some(connection)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::request::{IntoRequest, Request};
+use crate::stats::meter::ReactorMeter;
 use crate::trace::Level;
 use mio::Waker;
 use std::any::Any;
@@ -15,7 +16,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A message that owns its bytes, to be sent from another thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +117,9 @@ pub(super) type Opened = SyncSender<Result<(), Error>>;
 pub(super) struct Central {
     queue: Mutex<Queue>,
     slots: Mutex<Slots>,
+    /// What times since the start are counted from.
+    pub(super) start: Instant,
+    pub(super) meter: ReactorMeter,
     waker: Waker,
     /// The reactor was woken and has not looked yet: no need to wake it again.
     woken: AtomicBool,
@@ -130,13 +134,15 @@ struct Queue {
 }
 
 impl Central {
-    pub(super) fn new(waker: Waker, capacity: usize) -> Self {
+    pub(super) fn new(waker: Waker, start: Instant, capacity: usize) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 commands: VecDeque::new(),
                 open: true,
             }),
             slots: Mutex::new(Slots::default()),
+            start,
+            meter: ReactorMeter::default(),
             waker,
             woken: AtomicBool::new(false),
             capacity,

@@ -5,7 +5,10 @@
 
 use crate::error::Error;
 use crate::handler::ConnectionId;
+use crate::stats::meter::ConnectionMeter;
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 const NO_SLOT: Error = Error::Refused("all connection slots are taken");
 
@@ -30,6 +33,8 @@ struct Entry {
     /// Counts the users of the slot, so that an id is never used twice (pitfall 24).
     generation: u32,
     state: Option<Availability>,
+    /// Its numbers, once the reactor knows of it.
+    meter: Option<Arc<ConnectionMeter>>,
 }
 
 impl Slots {
@@ -64,6 +69,7 @@ impl Slots {
                 self.entries.push(Entry {
                     generation: 0,
                     state: None,
+                    meter: None,
                 });
                 slot
             }
@@ -84,9 +90,38 @@ impl Slots {
         }
         if let Some(entry) = self.entry(id) {
             entry.state = None;
+            entry.meter = None;
             self.free.push(id.slot());
             self.occupied -= 1;
         }
+    }
+
+    pub(super) fn register(&mut self, id: ConnectionId, meter: &Arc<ConnectionMeter>) {
+        if let Some(entry) = self.entry(id) {
+            entry.meter = Some(Arc::clone(meter));
+        }
+    }
+
+    pub(super) fn meter(&mut self, id: ConnectionId) -> Option<Arc<ConnectionMeter>> {
+        self.entry(id)?.meter.clone()
+    }
+
+    /// How many slots there are, in use or not.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The numbers of those connections whose slots are in `range`.
+    pub(super) fn meters(
+        &self,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (ConnectionId, &Arc<ConnectionMeter>)> {
+        let end = range.end.min(self.entries.len());
+        (range.start..end).filter_map(|slot| {
+            let entry = &self.entries[slot];
+            let id = ConnectionId::new(u32::try_from(slot).ok()?, entry.generation);
+            Some((id, entry.meter.as_ref()?))
+        })
     }
 
     pub(super) fn publish(&mut self, id: ConnectionId, state: Availability) {

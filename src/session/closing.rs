@@ -55,7 +55,11 @@ impl Life {
             Stage::Closing | Stage::Closed | Stage::Failing => Err(SendError::Closing),
             Stage::Over | Stage::Ended => Err(SendError::Gone),
             // Nothing is open that could be closed: the attempt is given up.
-            Stage::Resolving | Stage::Connecting | Stage::Securing | Stage::Upgrading => {
+            Stage::Resolving
+            | Stage::Connecting
+            | Stage::Tunnelling
+            | Stage::Securing
+            | Stage::Upgrading => {
                 self.end_with(reason);
                 Ok(())
             }
@@ -111,7 +115,11 @@ impl Life {
                 self.stage = Stage::Ended;
                 return;
             }
-            Stage::Resolving | Stage::Connecting | Stage::Securing | Stage::Upgrading => {
+            Stage::Resolving
+            | Stage::Connecting
+            | Stage::Tunnelling
+            | Stage::Securing
+            | Stage::Upgrading => {
                 let (stage, status) = (self.failed_stage(&error), status(&error));
                 self.record(output, Kind::ConnectFailed, |time, id| {
                     Event::connect_failed(time, id, stage, status, &error)
@@ -161,6 +169,7 @@ impl Life {
             (_, Error::Tls(_)) => kind::Stage::Tls,
             (Stage::Resolving, _) => kind::Stage::Resolve,
             (Stage::Connecting, _) => kind::Stage::Tcp,
+            (Stage::Tunnelling, _) => kind::Stage::Proxy,
             (Stage::Securing, _) => kind::Stage::Tls,
             _ => kind::Stage::Upgrade,
         }

@@ -7,6 +7,7 @@ use super::life::{Life, Stage, Step};
 use super::liveness::{Heard, Liveness};
 use super::options::Target;
 use super::outbound::Output;
+use super::proxy::{Proxy, Tunnel, TunnelTarget};
 use super::reach::{Next, Reach};
 use super::{Inbound, Time};
 use crate::error::Error;
@@ -45,21 +46,70 @@ impl Life {
         }
         self.reach = Some(Box::new(Reach::new(output.now)));
         self.limit_stage(output.now, self.target.options.timeouts.resolve);
+        match self.target.options.proxy.clone() {
+            None => self.approach(output),
+            Some(proxy) if proxy.resolves_remotely() => self.approach_proxy(output, &proxy),
+            // The proxy is to be told an address, so the server's name comes first.
+            Some(proxy) => match self.known_addresses() {
+                None => self.resolve(),
+                Some(addresses) => {
+                    self.set_behind_proxy(&addresses);
+                    self.approach_proxy(output, &proxy)
+                }
+            },
+        }
+    }
+
+    /// The host and port whose addresses are wanted: the server's, or those of the proxy.
+    pub(crate) fn wanted_host(&self) -> (&str, u16) {
+        let asked = self
+            .reach
+            .as_ref()
+            .is_some_and(|reach| reach.behind_proxy.is_some());
+        match &self.target.options.proxy {
+            Some(proxy) if asked || proxy.resolves_remotely() => (proxy.host(), proxy.port()),
+            _ => (self.target.url.host_str(), self.target.url.port()),
+        }
+    }
+
+    /// The server's addresses, if they need not be looked up.
+    fn known_addresses(&self) -> Option<Vec<SocketAddr>> {
         let given = &self.target.options.connect_to;
         if !given.is_empty() {
-            let addresses = given.clone();
-            return self.connect_to(output, addresses);
+            return Some(given.clone());
         }
+        let url = &self.target.url;
         let address = match url.host() {
             Host::Ipv4(address) => IpAddr::V4(address),
             Host::Ipv6(address) => IpAddr::V6(address),
-            Host::Name(_) => {
-                self.stage = Stage::Resolving;
-                return Step::Resolve;
-            }
+            Host::Name(_) => return None,
         };
-        let address = SocketAddr::new(address, url.port());
-        self.connect_to(output, vec![address])
+        Some(vec![SocketAddr::new(address, url.port())])
+    }
+
+    fn set_behind_proxy(&mut self, addresses: &[SocketAddr]) {
+        if let Some(reach) = &mut self.reach {
+            reach.behind_proxy = addresses.first().copied();
+        }
+    }
+
+    fn resolve(&mut self) -> Step {
+        self.stage = Stage::Resolving;
+        Step::Resolve
+    }
+
+    fn approach(&mut self, output: &mut Output<'_>) -> Step {
+        match self.known_addresses() {
+            None => self.resolve(),
+            Some(addresses) => self.connect_to(output, addresses),
+        }
+    }
+
+    fn approach_proxy(&mut self, output: &mut Output<'_>, proxy: &Proxy) -> Step {
+        match proxy.host().parse() {
+            Ok(address) => self.connect_to(output, vec![SocketAddr::new(address, proxy.port())]),
+            Err(_) => self.resolve(),
+        }
     }
 
     /// The name was looked up.
@@ -77,6 +127,16 @@ impl Life {
                 self.record(output, Kind::Resolved, |time, id| {
                     Event::resolved(time, id, count, first)
                 });
+                if let Some(proxy) = self.target.options.proxy.clone()
+                    && !proxy.resolves_remotely()
+                    && self
+                        .reach
+                        .as_ref()
+                        .is_some_and(|reach| reach.behind_proxy.is_none())
+                {
+                    self.set_behind_proxy(&addresses);
+                    return self.approach_proxy(output, &proxy);
+                }
                 if let Some(reach) = &mut self.reach {
                     reach.times.resolve = reach.lap(output.now);
                 }
@@ -85,7 +145,7 @@ impl Life {
             result => {
                 let none = || io::Error::new(io::ErrorKind::NotFound, "it has none");
                 let source = result.err().unwrap_or_else(none);
-                let host = self.target.url.host_str().to_owned();
+                let host = self.wanted_host().0.to_owned();
                 self.fail(output, Error::Resolve { host, source });
                 Step::Wait
             }
@@ -149,11 +209,65 @@ impl Life {
             reach.handle_connected();
             reach.times.tcp = reach.lap(output.now);
         }
-        self.stage = Stage::Securing;
-        self.limit_stage(output.now, self.target.options.timeouts.tls);
+        self.begin_securing(output.now);
         self.record(output, Kind::TcpConnected, |time, id| {
             Event::tcp_connected(time, id, address)
         });
+    }
+
+    fn begin_securing(&mut self, now: Time) {
+        self.stage = Stage::Securing;
+        self.limit_stage(now, self.target.options.timeouts.tls);
+    }
+
+    /// Asks the proxy for the way, if there is one to ask.
+    pub(crate) fn begin_tunnel(&mut self, output: &mut Output<'_>) -> Option<Inbound> {
+        let proxy = self.target.options.proxy.clone()?;
+        self.stage = Stage::Tunnelling;
+        self.limit_stage(output.now, self.target.options.timeouts.proxy);
+        let address = self.reach.as_ref().and_then(|reach| reach.behind_proxy);
+        let target = match address {
+            Some(address) => TunnelTarget::Address(address),
+            None => TunnelTarget::Url(&self.target.url),
+        };
+        let mut request = Vec::new();
+        let tunnel = Tunnel::new(&proxy, target, &mut request);
+        output.frames.extend(&request);
+        Some(Inbound::Tunnelling(Box::new(tunnel)))
+    }
+
+    /// The proxy says something. Once the way is open, it is as if the server had been reached.
+    ///
+    /// # Errors
+    /// The proxy refuses, or speaks out of turn.
+    pub(crate) fn handle_proxy(
+        &mut self,
+        output: &mut Output<'_>,
+        tunnel: &mut Tunnel,
+        input: &[u8],
+    ) -> Result<bool, Error> {
+        let mut answer = Vec::new();
+        let received = tunnel.receive(input, &mut answer).map_err(Error::Proxy)?;
+        output.frames.extend(&answer);
+        if !received.done {
+            return Ok(false);
+        }
+        if received.consumed < input.len() {
+            // Neither in TLS nor in HTTP does the server speak first.
+            let early = io::Error::new(io::ErrorKind::InvalidData, "the server spoke unasked");
+            return Err(Error::Io(early));
+        }
+        if let Some(reach) = &mut self.reach {
+            reach.times.proxy = reach.lap(output.now);
+        }
+        self.begin_securing(output.now);
+        if let Some(proxy) = &self.target.options.proxy {
+            let server = format_args!("{}:{}", proxy.host(), proxy.port());
+            self.record(output, Kind::ProxyConnected, |time, id| {
+                Event::proxy_connected(time, id, server)
+            });
+        }
+        Ok(true)
     }
 
     /// The way is free, through TLS or without: writes the request of RFC 6455 §4.1.

@@ -1,9 +1,12 @@
 //! The inbound half of a session: which parser reads the bytes that arrive now.
 
+use super::proxy::Tunnel;
 use super::{Life, Time};
+use crate::error::ProxyError;
 use crate::protocol::decoder::{Decoder, Observer};
 use crate::protocol::frame::{FrameHeader, OpCode};
 use crate::protocol::handshake::{ClientHandshake, HandshakeError};
+use crate::stats::tally::Tally;
 use crate::trace::event::{Event, Frame};
 use crate::trace::kind::Kind;
 use crate::trace::recorder::Recorder;
@@ -12,6 +15,8 @@ use crate::trace::recorder::Recorder;
 pub(crate) enum Inbound {
     /// Nobody: there is no connection, or what comes is of no interest any more.
     Nobody,
+    /// The exchange with a proxy.
+    Tunnelling(Box<Tunnel>),
     /// The opening handshake.
     Upgrading(Box<ClientHandshake>),
     /// Frames.
@@ -19,6 +24,17 @@ pub(crate) enum Inbound {
 }
 
 impl Inbound {
+    /// Gives up an exchange with a proxy, and says what it came to.
+    pub(crate) fn finish_tunnel(&mut self) -> Option<ProxyError> {
+        match std::mem::replace(self, Self::Nobody) {
+            Self::Tunnelling(tunnel) => Some(tunnel.finish()),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     /// Gives up a handshake that is under way, and says what it came to.
     pub(crate) fn finish_handshake(&mut self) -> Option<HandshakeError> {
         match std::mem::replace(self, Self::Nobody) {
@@ -35,6 +51,7 @@ impl Inbound {
 /// message, so it only borrows; what an event needs is gathered when there is one.
 pub(crate) struct FrameTrace<'a> {
     pub(crate) trace: &'a mut Recorder,
+    pub(crate) tally: &'a mut Tally,
     pub(crate) life: &'a Life,
     pub(crate) now: Time,
 }
@@ -42,6 +59,8 @@ pub(crate) struct FrameTrace<'a> {
 impl Observer for FrameTrace<'_> {
     #[inline]
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]) {
+        let tally = &mut self.tally.inbound;
+        tally.frame(header.opcode as u8, header.payload_length);
         if self.life.level.records(Kind::FrameReceived) {
             let frame = (*header, payload);
             record(

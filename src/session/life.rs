@@ -29,6 +29,8 @@ pub(crate) enum Stage {
     Resolving,
     /// The TCP handshake is under way.
     Connecting,
+    /// The proxy is asked for the way.
+    Tunnelling,
     /// The TLS handshake is under way.
     Securing,
     /// The opening handshake is under way.
@@ -160,6 +162,7 @@ impl Life {
         kind: Kind,
         event: impl FnOnce(u64, u64) -> Event,
     ) {
+        output.tally.note(kind);
         if self.level.records(kind) {
             let event = event(output.now.nanoseconds(), self.id);
             self.trace(output.trace, event);
@@ -259,6 +262,11 @@ impl Life {
                     self.fail(output, Error::Handshake(error));
                 }
             }
+            Stage::Tunnelling => {
+                if let Some(error) = inbound.finish_tunnel() {
+                    self.fail(output, Error::Proxy(error));
+                }
+            }
             Stage::Connecting | Stage::Securing => {
                 let ended = io::Error::from(io::ErrorKind::UnexpectedEof);
                 self.fail(output, Error::Io(ended));
@@ -331,6 +339,11 @@ impl Life {
                 timeouts.resolve,
             ),
             Stage::Connecting => (kind::Timer::ConnectDeadline, ErrorStage::Tcp, timeouts.tcp),
+            Stage::Tunnelling => (
+                kind::Timer::HandshakeDeadline,
+                ErrorStage::Proxy,
+                timeouts.proxy,
+            ),
             Stage::Securing => (
                 kind::Timer::HandshakeDeadline,
                 ErrorStage::Tls,

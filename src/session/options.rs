@@ -2,6 +2,7 @@
 
 use super::liveness::LivenessOptions;
 use super::policy::ReconnectPolicy;
+use super::proxy::Proxy;
 use crate::protocol::decoder::Limits;
 use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{HandshakeLimits, RequestHead};
@@ -83,6 +84,7 @@ pub(crate) struct Options {
     /// Instead of looking the name up.
     pub(crate) connect_to: Vec<SocketAddr>,
     pub(crate) socket: SocketOptions,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) deflate: Option<Deflate>,
     pub(crate) max_redirects: u8,
     pub(crate) reconnect: ReconnectPolicy,
@@ -138,6 +140,7 @@ impl Default for Options {
             liveness: LivenessOptions::default(),
             connect_to: Vec::new(),
             socket: SocketOptions::default(),
+            proxy: None,
             deflate: None,
             max_redirects: 0,
             reconnect: ReconnectPolicy::default(),
@@ -165,6 +168,7 @@ impl std::fmt::Debug for Options {
             .field("liveness", &self.liveness)
             .field("connect_to", &self.connect_to)
             .field("socket", &self.socket)
+            .field("proxy", &self.proxy)
             .field("deflate", &self.deflate)
             .field("max_redirects", &self.max_redirects)
             .field("reconnect", &self.reconnect)

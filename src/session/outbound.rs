@@ -13,6 +13,7 @@ use crate::protocol::buffer::Buffer;
 use crate::protocol::deflate::Deflaters;
 use crate::protocol::encoder::{FrameWriter, PIECE};
 use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, OpCode};
+use crate::stats::tally::Tally;
 use crate::trace::event::{Event, Frame};
 use crate::trace::kind::{Callback, Kind, Limit};
 use crate::trace::recorder::Recorder;
@@ -32,6 +33,7 @@ pub(crate) struct Output<'a> {
     pub(crate) frames: &'a mut Buffer,
     pub(crate) entropy: &'a mut Entropy,
     pub(crate) trace: &'a mut Recorder,
+    pub(crate) tally: &'a mut Tally,
     pub(crate) deflaters: &'a mut Deflaters,
     /// Absent while the TLS layer is lent to the inbound side; frames then wait in `frames`.
     pub(crate) wire: Option<&'a mut dyn Wire>,
@@ -49,7 +51,7 @@ pub(super) struct WaitingPong {
 /// Is a message to be deflated, where permessage-deflate was negotiated?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// If it is at least as long as [`Deflate::compress_from`](crate::Deflate::compress_from) says.
+    /// If it is at least as long as `Deflate::compress_from` says.
     #[default]
     BySize,
     /// Yes, unless that makes it longer.
@@ -89,6 +91,7 @@ impl Life {
         {
             self.write_frame(output, callback, true, opcode, payload);
         }
+        output.tally.outbound.message(payload.len());
         Ok(())
     }
 
@@ -117,6 +120,7 @@ impl Life {
             frames,
             entropy,
             trace,
+            tally,
             deflaters,
             ..
         } = &mut *output;
@@ -126,6 +130,7 @@ impl Life {
         let key = entropy.take();
         let mut frame = FrameWriter::begin_deflated(Role::Client, opcode, deflated, key, frames);
         while frame.write_piece(frames) {}
+        tally.outbound.frame(opcode as u8, deflated.len() as u64);
         if self.level.records(Kind::FrameSent) {
             let frame = Frame {
                 opcode: opcode as u8,
@@ -162,6 +167,7 @@ impl Life {
         let fin = fragment == Fragment::Last;
         self.sending = if fin { None } else { Some(kind) };
         self.write_frame(output, callback, fin, opcode, payload);
+        output.tally.outbound.fragment(fin, payload.len());
         Ok(())
     }
 
@@ -222,6 +228,7 @@ impl Life {
             return Ok(());
         }
         let error = SendError::Full { queued, limit };
+        output.tally.drops += 1;
         if !self.dropping {
             self.dropping = true;
             self.record(output, Kind::LimitHit, |time, id| {
@@ -256,6 +263,8 @@ impl Life {
             };
             self.trace_frame(output.trace, output.now, callback, frame);
         }
+        let tally = &mut output.tally.outbound;
+        tally.frame(opcode as u8, payload.len() as u64);
         let key = output.entropy.take();
         let mut frame = FrameWriter::begin(Role::Client, fin, opcode, payload, key, output.frames);
         loop {

@@ -30,6 +30,8 @@ pub struct StageTimes {
 /// One attempt on its way to an open connection.
 pub(super) struct Reach {
     pub(super) times: StageTimes,
+    /// Where the proxy is to connect to, if that was looked up on this side.
+    pub(super) behind_proxy: Option<SocketAddr>,
     began: Time,
     /// When the stage under way began.
     since: Time,
@@ -56,6 +58,7 @@ impl Reach {
     pub(super) fn new(now: Time) -> Self {
         Self {
             times: StageTimes::default(),
+            behind_proxy: None,
             began: now,
             since: now,
             addresses: Vec::new(),

@@ -2,9 +2,9 @@
 //!
 //! Comes after [`super::event`]; [`super::render`] reads what it keeps. Two stores of equal capacity:
 //!
-//! - Lifecycle events are few and tell the story. [`super::fair`] gives every connection its part, so
+//! - Lifecycle events are few and tell the story. `fair.rs` gives every connection its part, so
 //!   that no busy neighbour pushes a quiet connection's events out unseen.
-//! - Frame events ([`Level::Frames`] and up) come by the million. [`super::newest`] keeps the newest.
+//! - Frame events ([`Level::Frames`] and up) come by the million. `newest.rs` keeps the newest.
 //!
 //! Reading merges the two in time order.
 
@@ -22,6 +22,7 @@ pub struct Ring {
     frames: Newest,
     /// The next event's sequence.
     recorded: u64,
+    on: bool,
 }
 
 impl Ring {
@@ -41,6 +42,7 @@ impl Ring {
             lifecycle: Fair::with_capacity(capacity),
             frames: Newest::with_capacity(capacity),
             recorded: 0,
+            on: capacity > 0,
         }
     }
 
@@ -48,6 +50,9 @@ impl Ring {
     /// many events and connections there are.
     #[inline]
     pub fn record(&mut self, event: Event) {
+        if !self.on {
+            return;
+        }
         let event = event.with_sequence(self.recorded);
         self.recorded += 1;
         if event.kind().level() == Level::Frames {
@@ -204,7 +209,7 @@ mod tests {
         let mut ring = Ring::with_capacity(0);
         ring.record(Event::closed_cleanly(0, 0));
         ring.record(Event::frame_received(0, 0, TEXT));
-        assert_eq!((ring.recorded(), ring.iter().count()), (2, 0));
+        assert_eq!((ring.recorded(), ring.iter().count()), (0, 0));
         assert_eq!(ring.of(0).count(), 0);
     }
 

@@ -1,7 +1,7 @@
 //! permessage-deflate (RFC 7692): what is offered, and what an answer may say to it.
 //!
 //! Before this comes the opening handshake, which carries offer and answer; after it the decoder
-//! inflates and the session deflates, through [`zlib`], the one file that knows zlib-rs.
+//! inflates and the session deflates, through `zlib.rs`, the one file that knows zlib-rs.
 
 #[cfg(feature = "deflate")]
 mod zlib;
@@ -29,7 +29,7 @@ const DEFAULT_THRESHOLD: usize = 1024;
 const DEFAULT_LEVEL: u8 = 6;
 
 /// What to offer the server, and how to compress what is sent. Set with
-/// [`Request::deflate`](crate::Request::deflate).
+/// `Request::deflate`.
 ///
 /// What the server sends is inflated with one window per connection, or, if it agrees to
 /// [`server_no_context_takeover`](Self::server_no_context_takeover), with one that all connections

@@ -1,8 +1,8 @@
 //! HTTP proxies: the CONNECT method (RFC 9110 §9.3.6).
 
-use super::error::{ProxyError, ProxyRefusal};
 use super::url::{Proxy, ProxyUrlError};
 use super::{TunnelReceived, TunnelTarget};
+use crate::error::{ProxyError, ProxyRefusal};
 use crate::protocol::base64;
 use crate::protocol::handshake::MAX_INTERIM_HEADS;
 use crate::protocol::http::{HeadLimit, HeadParser, StatusLine};

@@ -15,7 +15,6 @@
 //! | `environment` | what `https_proxy`, `all_proxy` and `no_proxy` say for a URL |
 //! | `connect` | HTTP: the CONNECT method (RFC 9110 §9.3.6) |
 //! | `socks5` | SOCKS version 5 (RFC 1928) with user name and password (RFC 1929) |
-//! | `error` | what can go wrong, by blame |
 //!
 //! A [`Tunnel`] takes bytes and gives bytes. Whoever drives it sends what it writes, gives up when
 //! the deadline has passed, and keeps what comes behind the proxy's last answer: those are the
@@ -23,15 +22,14 @@
 
 mod connect;
 mod environment;
-mod error;
 mod socks5;
 #[cfg(test)]
 mod tests;
 mod url;
 
-pub use error::{ProxyError, ProxyRefusal, SocksReply, SocksViolation};
 pub use url::{Proxy, ProxyUrlError};
 
+use crate::error::ProxyError;
 use crate::protocol::url::{Host, Url};
 use connect::Connect;
 use socks5::Socks5;

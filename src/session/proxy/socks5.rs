@@ -13,9 +13,9 @@
 //! An answer has 262 bytes at most, of which few mean anything, so they are taken one by one and
 //! none is kept. That makes every way to split them the same.
 
-use super::error::{ProxyError, SocksReply, SocksViolation};
 use super::url::{Proxy, ProxyUrlError};
 use super::{TunnelReceived, TunnelTarget};
+use crate::error::{ProxyError, SocksReply, SocksViolation};
 use crate::protocol::url::Host;
 
 /// RFC 1928 §3: "The VER field is set to X'05' for this version of the protocol."

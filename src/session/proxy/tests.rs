@@ -1,6 +1,7 @@
 //! Whole exchanges with proxies, each at every split point and byte by byte.
 
 use super::*;
+use crate::error::{SocksReply, SocksViolation};
 use crate::protocol::handshake::MAX_INTERIM_HEADS;
 use crate::protocol::http::{HeadLimit, MAX_HEADERS, MalformedHead};
 use connect::MAX_HEAD_BYTES;

@@ -74,7 +74,7 @@ pub enum SocksReply {
 
 impl SocksReply {
     /// `None` for 0, "succeeded".
-    pub(super) fn from_code(code: u8) -> Option<Self> {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             0 => return None,
             1 => Self::GeneralFailure,

@@ -1,0 +1,180 @@
+//! What a reactor is made of, and what may be said about it before.
+
+use super::link::Spare;
+use super::remote::Central;
+use super::resolver::{self, Resolver};
+use super::timers::Timers;
+use super::{Reactor, Shared, Turn, WAKER};
+use crate::error::Error;
+use crate::protocol::buffer::Buffer;
+use crate::protocol::decoder::Pool;
+use crate::protocol::deflate::Deflaters;
+use crate::session::{Entropy, Time};
+use crate::stats::tally::Tally;
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
+use crate::trace::Level;
+use crate::trace::recorder::Recorder;
+use mio::{Events, Poll, Waker};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 1024;
+
+/// The shared receive buffer, in bytes. TLS needs room for a whole handshake message with its
+/// records, which may have 64 KiB (a long chain of certificates) and a bit; beyond that, size saves
+/// system calls until the second-level cache is full.
+const RECEIVE_BUFFER: usize = 128 * 1024;
+const LEAST_RECEIVE_BUFFER: usize = 80 * 1024;
+
+/// Events that the trace keeps: for a thousand connections the whole way to an open one.
+const TRACE_CAPACITY: usize = 8192;
+
+/// Commands of other threads that may wait.
+const COMMAND_CAPACITY: usize = 65_536;
+
+/// Sets a [`Reactor`] up.
+#[derive(Debug)]
+pub struct ReactorBuilder {
+    stay_alive: bool,
+    level: Level,
+    trace_capacity: usize,
+    print_trace: bool,
+    receive_buffer: usize,
+    command_capacity: usize,
+    dns_cache: Duration,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConfig>,
+}
+
+impl ReactorBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            stay_alive: false,
+            level: Level::default(),
+            trace_capacity: TRACE_CAPACITY,
+            print_trace: false,
+            receive_buffer: RECEIVE_BUFFER,
+            command_capacity: COMMAND_CAPACITY,
+            dns_cache: resolver::ANSWER_LIFE,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Goes on running with no connections, until [`Remote::shutdown`](super::Remote::shutdown). Off by default.
+    #[must_use]
+    pub fn stay_alive(mut self, stay: bool) -> Self {
+        self.stay_alive = stay;
+        self
+    }
+
+    /// How much the trace records of connections whose request does not say;
+    /// [`Level::Lifecycle`] by default.
+    #[must_use]
+    pub fn trace(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// How many lifecycle events the trace keeps, of all connections together and each with its fair
+    /// part, and how many frame events; 8,192 of both by default, 128 bytes each and some more to
+    /// find them. Zero switches the trace off. See [`Ring`].
+    #[must_use]
+    pub fn trace_capacity(mut self, events: usize) -> Self {
+        self.trace_capacity = events;
+        self
+    }
+
+    /// Prints each event to standard error as it is recorded, one `*DBG*` line each. Off by default.
+    #[must_use]
+    pub fn print_trace(mut self, print: bool) -> Self {
+        self.print_trace = print;
+        self
+    }
+
+    /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
+    /// 80 KiB at least.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = bytes.max(LEAST_RECEIVE_BUFFER);
+        self
+    }
+
+    /// How many commands of other threads may wait; 65,536 by default. Beyond that a [`Remote`](super::Remote) is
+    /// told that the queue is full.
+    #[must_use]
+    pub fn command_capacity(mut self, commands: usize) -> Self {
+        self.command_capacity = commands.max(1);
+        self
+    }
+
+    /// How long the addresses of a name are kept, 10 s by default; zero looks each up anew. Equal
+    /// look-ups that are under way at the same time are always joined.
+    #[must_use]
+    pub fn dns_cache(mut self, life: Duration) -> Self {
+        self.dns_cache = life;
+        self
+    }
+
+    /// The TLS configuration of connections whose request has none of its own.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The reactor.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`]: the operating system gives no poll, no waker, or no entropy.
+    pub fn build(self) -> Result<Reactor, Error> {
+        let poll = Poll::new().map_err(Error::Reactor)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Reactor)?;
+        let start = Instant::now();
+        let central = Arc::new(Central::new(waker, start, self.command_capacity));
+        let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
+        let turn = Turn {
+            central: Arc::clone(&central),
+            start,
+            now: Time::ZERO,
+            tally: Tally::default(),
+            lap: Time::ZERO,
+            frames: Buffer::new(),
+            entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
+            trace: Recorder::new(self.trace_capacity, self.print_trace),
+            pool: Pool::default(),
+            deflaters: Deflaters::default(),
+        };
+        let shared = Shared {
+            registry: poll.registry().try_clone().map_err(Error::Reactor)?,
+            resolver: Resolver::new(&central, self.dns_cache),
+            central,
+            turn,
+            spare: Spare::default(),
+            receive: vec![0; self.receive_buffer],
+            timers: Timers::default(),
+            ready: Vec::new(),
+            level: self.level,
+            sockets: 0,
+            lookups: 0,
+            shutdown: None,
+            escalated: VecDeque::new(),
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+        };
+        Ok(Reactor {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            connections: Vec::new(),
+            shared,
+            commands: VecDeque::new(),
+            ready: Vec::new(),
+            stay_alive: self.stay_alive,
+        })
+    }
+}

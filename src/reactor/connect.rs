@@ -1,0 +1,181 @@
+//! The way to an open connection, carried out: look-ups, sockets that race, TLS.
+//!
+//! What is to be done next the session says, as a [`Step`]; here it is done.
+
+use super::Shared;
+use super::connection::Connection;
+use super::link::Link;
+use super::resolver::Waiter;
+use super::socket;
+use crate::error::Error;
+use crate::session::{Session, Step};
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
+#[cfg(feature = "tls")]
+use crate::trace::event::Event as TraceEvent;
+#[cfg(feature = "tls")]
+use crate::trace::kind::Kind;
+use mio::Interest;
+use std::io;
+use std::net::SocketAddr;
+
+impl Connection {
+    /// Does what the session asks for, until it asks for nothing.
+    pub(super) fn perform(&mut self, shared: &mut Shared, mut step: Step) {
+        loop {
+            step = match step {
+                Step::Wait => return,
+                Step::Resolve => {
+                    shared.lookups += 1;
+                    self.lookup = shared.lookups;
+                    let (host, port) = self.core.session.life.wanted_host();
+                    let waiter = Waiter {
+                        id: self.core.id,
+                        number: self.lookup,
+                        port,
+                    };
+                    let now = shared.turn.now;
+                    let result = match shared.resolver.resolve(host, waiter, now) {
+                        Ok(None) => return,
+                        Ok(Some(addresses)) => Ok(addresses),
+                        Err(error) => Err(error),
+                    };
+                    let (mut output, _) = shared.turn.split(None);
+                    self.life().handle_resolved(&mut output, result)
+                }
+                Step::Connect(address) => match self.open_socket(shared, address) {
+                    Ok(()) => return,
+                    Err(error) => {
+                        let (mut output, _) = shared.turn.split(None);
+                        self.life()
+                            .handle_connect_error(&mut output, address, error)
+                    }
+                },
+            };
+        }
+    }
+
+    pub(super) fn open_socket(
+        &mut self,
+        shared: &mut Shared,
+        address: SocketAddr,
+    ) -> io::Result<()> {
+        let options = &self.core.session.life.target.options.socket;
+        let mut stream = socket::connect(address, options)?;
+        let token = shared.next_token(self.core.id);
+        // Edge-triggered, once for the socket's life (pitfall 31).
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        shared.registry.register(&mut stream, token, interest)?;
+        self.racing.push((token, Link::new(stream, address)));
+        Ok(())
+    }
+
+    /// A socket that tries to connect was reported; true when it has, and so has won the race.
+    pub(super) fn handle_racer(&mut self, shared: &mut Shared, racer: usize) -> bool {
+        let Some(outcome) = self.racing[racer].1.connected() else {
+            return false;
+        };
+        let (token, mut link) = self.racing.swap_remove(racer);
+        let address = link.address;
+        match outcome {
+            Ok(()) => {
+                self.drop_racers(shared);
+                self.token = token;
+                self.link = Some(link);
+                self.core.peer = Some(address);
+                let (mut output, _) = shared.turn.split(None);
+                self.life().handle_connected(&mut output, address);
+                let (mut output, _) = shared.turn.split(None);
+                let Session { inbound, life } = &mut self.core.session;
+                match life.begin_tunnel(&mut output) {
+                    Some(tunnel) => *inbound = tunnel,
+                    None => self.begin_handshakes(shared),
+                }
+                true
+            }
+            Err(error) => {
+                let _ = shared.registry.deregister(&mut link.stream);
+                let (mut output, _) = shared.turn.split(None);
+                let step = self
+                    .life()
+                    .handle_connect_error(&mut output, address, error);
+                self.perform(shared, step);
+                false
+            }
+        }
+    }
+
+    pub(super) fn drop_racers(&mut self, shared: &mut Shared) {
+        for (_, mut link) in self.racing.drain(..) {
+            // Dropping the socket would do it too, but a poll that counts on it is told.
+            let _ = shared.registry.deregister(&mut link.stream);
+        }
+    }
+
+    pub(super) fn begin_handshakes(&mut self, shared: &mut Shared) {
+        #[cfg(feature = "tls")]
+        if self.core.session.life.target.url.is_secure() {
+            if let Err(error) = self.begin_tls(shared) {
+                let (mut output, _) = shared.turn.split(None);
+                self.life().fail(&mut output, error);
+            }
+            return;
+        }
+        // Refused before any I/O, unless a handler has asked for it with `Reconnect::To`, or a
+        // server with a redirect. What is meant for TLS must never be written without.
+        #[cfg(not(feature = "tls"))]
+        if self.core.session.life.target.url.is_secure() {
+            let (mut output, _) = shared.turn.split(None);
+            self.life().fail(&mut output, Error::TlsUnavailable);
+            return;
+        }
+        self.begin_upgrade(shared);
+    }
+
+    pub(super) fn begin_upgrade(&mut self, shared: &mut Shared) {
+        let (mut output, _) = shared.turn.split(None);
+        let Session { inbound, life } = &mut self.core.session;
+        match life.begin_upgrade(&mut output) {
+            Ok(upgrading) => *inbound = upgrading,
+            Err(error) => life.fail(&mut output, error),
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn begin_tls(&mut self, shared: &mut Shared) -> Result<(), Error> {
+        let config = match &self.tls {
+            Some(config) => config,
+            None => shared.tls_config()?,
+        };
+        let tls = Tls::new(config, self.core.session.life.target.url.host())?;
+        let link = self
+            .link
+            .as_mut()
+            .expect("TLS begins on a connected socket");
+        link.tls = Some(Box::new(tls));
+        link.decrypt(&mut [], &mut shared.spare, |_| {})?;
+        Ok(())
+    }
+
+    /// On to the opening handshake, if that of TLS is done.
+    #[cfg(feature = "tls")]
+    pub(super) fn continue_tls(&mut self, shared: &mut Shared) {
+        let Some(tls) = self.link.as_ref().and_then(|link| link.tls.as_ref()) else {
+            return;
+        };
+        if tls.is_handshaking() {
+            return;
+        }
+        let ((version, suite), resumed) = (tls.agreed(), tls.is_resumed());
+        let (mut output, _) = shared.turn.split(None);
+        self.life()
+            .record(&mut output, Kind::TlsEstablished, |time, id| {
+                if resumed {
+                    TraceEvent::tls_resumed(time, id, version, suite)
+                } else {
+                    TraceEvent::tls_established(time, id, version, suite)
+                }
+            });
+        self.begin_upgrade(shared);
+    }
+}

@@ -1,0 +1,163 @@
+//! From the socket into the decoder: reading, decrypting, and knowing when there is no more.
+//!
+//! Between the poll and [`dispatch`](super::dispatch).
+
+use super::Shared;
+use super::connection::Connection;
+use super::link::{LinkWire, More};
+use crate::error::Error;
+use crate::session::{Inbound, Session, Stage, Wire};
+use std::io::{self, ErrorKind};
+
+/// Reads of one connection in one turn; then the others have theirs (pitfall 23).
+const READS_PER_TURN: usize = 4;
+
+impl Connection {
+    /// Reads what there is, up to a turn's share, and delivers it.
+    pub(super) fn receive(&mut self, shared: &mut Shared) {
+        // Lent out of `shared` for the time, so that both can be used.
+        let mut buffer = std::mem::take(&mut shared.receive);
+        let mut reads = 0;
+        while self.reads() {
+            if reads == READS_PER_TURN {
+                // No edge will come for what is left: remember it (pitfall 22).
+                if !self.ready {
+                    self.ready = true;
+                    shared.ready.push(self.core.id);
+                }
+                break;
+            }
+            reads += 1;
+            self.core.session.life.heard.any_byte = shared.turn.now;
+            match self.receive_once(shared, &mut buffer) {
+                Ok(More::Perhaps) => {}
+                Ok(More::Drained) => break,
+                Ok(More::Ended) => {
+                    let (mut output, _) = shared.turn.split(None);
+                    let Session { inbound, life } = &mut self.core.session;
+                    life.handle_end_of_stream(&mut output, inbound);
+                    break;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let (mut output, _) = shared.turn.split(None);
+                    self.life().handle_io_error(&mut output, error);
+                    break;
+                }
+            }
+        }
+        shared.receive = buffer;
+        let mut wire = self.link.as_mut().map(|link| LinkWire {
+            link,
+            spare: &mut shared.spare,
+        });
+        let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
+        self.core.end_batch(&mut shared.turn, wire);
+    }
+
+    /// Is there anybody to read for?
+    pub(super) fn reads(&self) -> bool {
+        self.link.is_some()
+            && !(self.core.session.life.paused && self.core.session.life.stage == Stage::Open)
+            && matches!(
+                self.core.session.life.stage,
+                Stage::Tunnelling
+                    | Stage::Securing
+                    | Stage::Upgrading
+                    | Stage::Open
+                    | Stage::Closing
+                    | Stage::Closed
+                    | Stage::Failing
+            )
+    }
+
+    pub(super) fn receive_once(
+        &mut self,
+        shared: &mut Shared,
+        buffer: &mut [u8],
+    ) -> io::Result<More> {
+        let link = self.link.as_mut().expect("`reads` has checked it");
+        #[cfg(feature = "tls")]
+        if link.tls.is_some() {
+            return self.receive_tls(shared, buffer);
+        }
+        let room = match &mut self.core.session.inbound {
+            Inbound::Open(decoder) => decoder.room(),
+            _ => None,
+        };
+        let in_room = room.as_ref().map_or(0, |room| room.len());
+        let asked = in_room + buffer.len();
+        let length = link.read(room, buffer)?;
+        shared.turn.tally.inbound.socket_bytes += length as u64;
+        if length == 0 {
+            return Ok(More::Ended);
+        }
+        let direct = length.min(in_room);
+        if direct > 0
+            && let Inbound::Open(decoder) = &mut self.core.session.inbound
+            && let Err(error) = decoder.received(direct)
+        {
+            let outcome = Ok(Err(Error::Protocol(error)));
+            self.core.conclude(&mut shared.turn, None, outcome);
+        }
+        let mut wire = LinkWire {
+            link,
+            spare: &mut shared.spare,
+        };
+        let input = &buffer[..length - direct];
+        self.core.deliver(&mut shared.turn, Some(&mut wire), input);
+        Ok(link.more_after(length, asked))
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn receive_tls(
+        &mut self,
+        shared: &mut Shared,
+        buffer: &mut [u8],
+    ) -> io::Result<More> {
+        let link = self.link.as_mut().expect("`reads` has checked it");
+        let start = link.partial.len();
+        buffer[..start].copy_from_slice(link.partial.as_slice());
+        let asked = buffer.len() - start;
+        if asked == 0 {
+            // A handshake message in so many small records that it does not fit.
+            let error = Error::Tls("a handshake message is too long".into());
+            let (mut output, _) = shared.turn.split(None);
+            self.life().fail(&mut output, error);
+            return Ok(More::Drained);
+        }
+        let length = link.read(None, &mut buffer[start..])?;
+        shared.turn.tally.inbound.socket_bytes += length as u64;
+        if length == 0 {
+            return Ok(More::Ended);
+        }
+        shared.spare.give(&mut link.partial);
+        let incoming = &mut buffer[..start + length];
+        let (core, turn) = (&mut self.core, &mut shared.turn);
+        let received = link.decrypt(incoming, &mut shared.spare, |plain| {
+            core.deliver(turn, None, plain);
+        });
+        let received = match received {
+            Ok(received) => received,
+            Err(error) => {
+                let (mut output, _) = shared.turn.split(None);
+                self.life().fail(&mut output, error);
+                return Ok(More::Perhaps);
+            }
+        };
+        let rest = &incoming[received.consumed..];
+        if !rest.is_empty() {
+            link.partial = shared.spare.take();
+            link.partial.extend(rest);
+        }
+        if self.core.session.life.stage == Stage::Securing {
+            self.continue_tls(shared);
+        }
+        if received.ended {
+            return Ok(More::Ended);
+        }
+        let link = self.link.as_ref().expect("only `settle` drops it");
+        Ok(link.more_after(length, asked))
+    }
+}

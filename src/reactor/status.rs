@@ -1,0 +1,327 @@
+//! What the reactor publishes of itself and its connections at the end of every turn, and how other
+//! threads look at it, which never holds the reactor up.
+
+use super::connection::{Connection, Fate};
+use super::{Remote, Shared, Turn};
+use crate::error::DisconnectReason;
+use crate::error::Error;
+use crate::handler::ConnectionId;
+use crate::session::{Stage, Time};
+use crate::stats::meter::{Cause, ConnectionMeter};
+use crate::stats::{ConnectionStats, ReactorStats};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections whose numbers are looked up at a time, while the reactor may wait to publish a change
+/// of one: some microseconds.
+const CHUNK: usize = 256;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// Its first attempt has not begun, or it waits for the next one.
+    Waiting,
+    /// The host's name is looked up.
+    Resolving,
+    /// The TCP handshake is under way.
+    Connecting,
+    /// The proxy is asked for the way.
+    Tunnelling,
+    /// The TLS handshake is under way.
+    Securing,
+    /// The opening handshake is under way.
+    Upgrading,
+    /// Messages flow.
+    Open,
+    /// It is being closed, from whichever side.
+    Closing,
+}
+
+impl ConnectionState {
+    const ALL: [Self; 8] = [
+        Self::Waiting,
+        Self::Resolving,
+        Self::Connecting,
+        Self::Tunnelling,
+        Self::Securing,
+        Self::Upgrading,
+        Self::Open,
+        Self::Closing,
+    ];
+
+    fn of(stage: Stage) -> Self {
+        match stage {
+            Stage::BackOff | Stage::Ended => Self::Waiting,
+            Stage::Resolving => Self::Resolving,
+            Stage::Connecting => Self::Connecting,
+            Stage::Tunnelling => Self::Tunnelling,
+            Stage::Securing => Self::Securing,
+            Stage::Upgrading => Self::Upgrading,
+            Stage::Open => Self::Open,
+            Stage::Closing | Stage::Closed | Stage::Failing | Stage::Over => Self::Closing,
+        }
+    }
+
+    fn of_meter(meter: &ConnectionMeter) -> Self {
+        let number = meter.state.value();
+        let is_it = |state: &&Self| **state as u64 == number;
+        *Self::ALL.iter().find(is_it).unwrap_or(&Self::Waiting)
+    }
+
+    /// Its name, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Resolving => "resolving",
+            Self::Connecting => "connecting",
+            Self::Tunnelling => "tunnelling",
+            Self::Securing => "securing",
+            Self::Upgrading => "upgrading",
+            Self::Open => "open",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One connection as other threads see it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionStatus {
+    /// Which one.
+    pub id: ConnectionId,
+    /// The name that its request gave it.
+    pub name: Option<Arc<str>>,
+    /// Host and port that its first request named.
+    pub server: String,
+    /// How far it has come.
+    pub state: ConnectionState,
+    /// When this was read, since the reactor's start; the times in `stats` count from there too.
+    pub now: Duration,
+    /// What it has done.
+    pub stats: ConnectionStats,
+}
+
+impl ConnectionStatus {
+    fn read(id: ConnectionId, meter: &ConnectionMeter, now: Duration) -> Self {
+        Self {
+            id,
+            name: meter.name.clone(),
+            server: meter.server.clone(),
+            state: ConnectionState::of_meter(meter),
+            now,
+            stats: meter.snapshot(),
+        }
+    }
+
+    /// How long ago the last message arrived.
+    pub fn since_last_data(&self) -> Option<Duration> {
+        let last = self.stats.last_data?;
+        Some(self.now.saturating_sub(last))
+    }
+}
+
+/// All connections of a reactor at one moment. Its `Display` is a table, a line per connection.
+#[derive(Clone, Debug, Default)]
+pub struct Connections(Vec<ConnectionStatus>);
+
+impl Deref for Connections {
+    type Target = [ConnectionStatus];
+
+    fn deref(&self) -> &[ConnectionStatus] {
+        &self.0
+    }
+}
+
+impl IntoIterator for Connections {
+    type Item = ConnectionStatus;
+    type IntoIter = std::vec::IntoIter<ConnectionStatus>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl fmt::Display for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let label = |status: &ConnectionStatus| match &status.name {
+            Some(name) => format!("{name}@{}", status.server),
+            None => status.server.clone(),
+        };
+        let labels: Vec<String> = self.0.iter().map(label).collect();
+        let width = labels.iter().map(|label| label.chars().count()).max();
+        let width = width.unwrap_or(0).max(10);
+        writeln!(
+            f,
+            "{:<8} {:<width$} {:<10} {:>6} {:>10} {:>10} {:>10} {:>10} {:>9} {:>9} {:>9}",
+            "id",
+            "connection",
+            "state",
+            "opened",
+            "msgs in",
+            "bytes in",
+            "msgs out",
+            "bytes out",
+            "queued",
+            "data ago",
+            "rtt",
+        )?;
+        for (status, label) in self.0.iter().zip(labels) {
+            let stats = &status.stats;
+            writeln!(
+                f,
+                "{:<8} {label:<width$} {:<10} {:>6} {:>10} {:>10} {:>10} {:>10} {:>9} {:>9} {:>9}",
+                status.id.to_string(),
+                status.state,
+                stats.opens,
+                stats.received.messages,
+                stats.received.socket_bytes,
+                stats.sent.messages,
+                stats.sent.socket_bytes,
+                stats.queued_bytes,
+                shown(status.since_last_data()),
+                shown(stats.round_trips.map(|trips| trips.last)),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A time in three digits or so; a dash for none.
+fn shown(time: Option<Duration>) -> String {
+    match time {
+        None => "-".to_owned(),
+        Some(time) if time.as_secs() >= 10 => format!("{} s", time.as_secs()),
+        Some(time) if time.as_millis() >= 10 => format!("{} ms", time.as_millis()),
+        Some(time) => format!("{} us", time.as_micros()),
+    }
+}
+
+impl Remote {
+    /// The reactor's numbers at this moment, read without holding it up.
+    pub fn stats(&self) -> ReactorStats {
+        let mut stats = self.central.meter.snapshot();
+        let mut start = 0;
+        loop {
+            let slots = self.central.slots();
+            for (_, meter) in slots.meters(start..start + CHUNK) {
+                stats.connections += 1;
+                stats.open += u64::from(ConnectionState::of_meter(meter) == ConnectionState::Open);
+            }
+            start += CHUNK;
+            if start >= slots.len() {
+                break;
+            }
+        }
+        stats.uptime = self.central.start.elapsed();
+        stats
+    }
+
+    /// How one connection is at this moment, read without holding the reactor up. `None`: it has
+    /// ended, or the reactor has not taken it in yet.
+    pub fn status(&self, id: ConnectionId) -> Option<ConnectionStatus> {
+        let meter = self.central.slots().meter(id)?;
+        Some(ConnectionStatus::read(
+            id,
+            &meter,
+            self.central.start.elapsed(),
+        ))
+    }
+
+    /// How all connections are at this moment, read without holding the reactor up.
+    ///
+    /// ```
+    /// # let reactor = websockex::Reactor::new().unwrap();
+    /// println!("{}", reactor.remote().connections());
+    /// ```
+    pub fn connections(&self) -> Connections {
+        let mut meters = Vec::new();
+        let mut start = 0;
+        loop {
+            // Grown outside the lock.
+            meters.reserve(CHUNK);
+            let slots = self.central.slots();
+            let found = slots.meters(start..start + CHUNK);
+            meters.extend(found.map(|(id, meter)| (id, Arc::clone(meter))));
+            start += CHUNK;
+            if start >= slots.len() {
+                break;
+            }
+        }
+        let now = self.central.start.elapsed();
+        let read = |(id, meter): &(ConnectionId, Arc<ConnectionMeter>)| {
+            ConnectionStatus::read(*id, meter, now)
+        };
+        Connections(meters.iter().map(read).collect())
+    }
+}
+
+impl Connection {
+    /// Ends a turn: settles what it has come to, and publishes what it has brought.
+    pub(super) fn end_turn(&mut self, shared: &mut Shared) -> Fate {
+        let fate = self.settle(shared);
+        let turn = &mut shared.turn;
+        let life = &self.core.session.life;
+        let meter = &*self.core.meter;
+        meter.state.set(ConnectionState::of(life.stage) as u64);
+        let now = turn.now.nanoseconds();
+        meter.publish(
+            &shared.central.meter,
+            &mut turn.tally,
+            now,
+            life.queued as u64,
+        );
+        let lap = Time::from_start(turn.start.elapsed());
+        let took = lap.nanoseconds() - turn.lap.nanoseconds();
+        turn.lap = lap;
+        let at = lap.nanoseconds();
+        shared
+            .central
+            .meter
+            .connection_turn(meter, life.id, life.callback, at, took);
+        fate
+    }
+}
+
+impl Turn {
+    /// What has passed since the last connection's turn is not the next one's doing.
+    pub(super) fn skip_lap(&mut self) {
+        self.lap = Time::from_start(self.start.elapsed());
+    }
+
+    /// A turn of the loop is over, which had so many events.
+    pub(super) fn end(&mut self, events: u64) {
+        let busy = self.lap.since(self.now);
+        let busy = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
+        self.central.meter.turn(events, busy);
+    }
+}
+
+/// What the statistics call a reason.
+pub(super) fn cause(reason: &DisconnectReason) -> Cause {
+    match reason {
+        DisconnectReason::Remote { .. } => Cause::ClosedByPeer,
+        DisconnectReason::Dropped => Cause::Dropped,
+        DisconnectReason::Silent { .. } => Cause::Timeout,
+        DisconnectReason::ConnectFailed(error) | DisconnectReason::Failed(error) => match error {
+            Error::Resolve { .. } => Cause::Resolve,
+            Error::Connect { .. } => Cause::Tcp,
+            Error::Tls(_) => Cause::Tls,
+            Error::Proxy(_) => Cause::Refused,
+            Error::Handshake(_) => Cause::Refused,
+            Error::Timeout { .. } => Cause::Timeout,
+            Error::Protocol(_) => Cause::Protocol,
+            Error::Io(_) => Cause::Io,
+            _ => Cause::Other,
+        },
+        _ => Cause::Other,
+    }
+}

@@ -1,0 +1,521 @@
+//! What the reactor publishes. One thread writes, so a counter is advanced by a plain load and a
+//! plain store: no locked instruction, no lock, and readers never hold the writer up. Each number is
+//! exact; two of them read together may be a turn apart.
+
+use super::histogram::SharedHistogram;
+use super::snapshot::{
+    ConnectionStats, FrameCounts, ReactorStats, ReconnectCounts, RoundTrips, SlowTurn, StageTimes,
+    Traffic,
+};
+use super::tally::{Flow, Step, Tally};
+use crate::trace::kind::Callback;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A number that one thread writes and all may read.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// For the one writer.
+    #[inline]
+    pub(crate) fn add(&self, number: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
+    }
+
+    /// For the one writer.
+    #[inline]
+    pub(crate) fn set(&self, number: u64) {
+        self.0.store(number, Relaxed);
+    }
+
+    /// For the one writer: keeps the larger of both.
+    #[inline]
+    pub(crate) fn raise(&self, number: u64) {
+        if number > self.value() {
+            self.set(number);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    fn time(&self) -> Option<Duration> {
+        match self.value() {
+            0 => None,
+            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
+        }
+    }
+}
+
+/// Why a connection has to be opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Cause {
+    ClosedByPeer,
+    Dropped,
+    Resolve,
+    Tcp,
+    Tls,
+    Refused,
+    Timeout,
+    Protocol,
+    Io,
+    Other,
+}
+
+impl Cause {
+    pub(crate) const ALL: [Cause; 10] = [
+        Cause::ClosedByPeer,
+        Cause::Dropped,
+        Cause::Resolve,
+        Cause::Tcp,
+        Cause::Tls,
+        Cause::Refused,
+        Cause::Timeout,
+        Cause::Protocol,
+        Cause::Io,
+        Cause::Other,
+    ];
+}
+
+/// Opcodes that RFC 6455 defines; frames with others fail their connection.
+const OPCODES: [usize; 6] = [0, 1, 2, 8, 9, 10];
+
+#[derive(Default)]
+struct FlowMeter {
+    frames: [Counter; OPCODES.len()],
+    frame_bytes: Counter,
+    messages: Counter,
+    message_bytes: Counter,
+    socket_bytes: Counter,
+}
+
+impl FlowMeter {
+    fn add(&self, flow: &Flow) {
+        self.socket_bytes.add(flow.socket_bytes);
+        self.messages.add(flow.messages);
+        self.message_bytes.add(flow.message_bytes);
+        self.frame_bytes.add(flow.frame_bytes);
+        for (counter, opcode) in self.frames.iter().zip(OPCODES) {
+            counter.add(u64::from(flow.frames[opcode]));
+        }
+    }
+
+    fn snapshot(&self) -> Traffic {
+        let [continuation, text, binary, close, ping, pong] =
+            [0, 1, 2, 3, 4, 5].map(|index: usize| self.frames[index].value());
+        Traffic {
+            messages: self.messages.value(),
+            message_bytes: self.message_bytes.value(),
+            frame_bytes: self.frame_bytes.value(),
+            socket_bytes: self.socket_bytes.value(),
+            frames: FrameCounts {
+                continuation,
+                text,
+                binary,
+                close,
+                ping,
+                pong,
+            },
+        }
+    }
+}
+
+/// What connections and the reactor as a whole have in common.
+#[derive(Default)]
+struct Common {
+    inbound: FlowMeter,
+    outbound: FlowMeter,
+    attempts: Counter,
+    opens: Counter,
+    disconnects: Counter,
+    drops: Counter,
+    reconnects: [Counter; Cause::ALL.len()],
+    queued_high: Counter,
+    last_data: Counter,
+}
+
+impl Common {
+    fn add(&self, tally: &Tally, now_ns: u64) {
+        let Tally {
+            inbound, outbound, ..
+        } = tally;
+        if inbound.socket_bytes > 0 {
+            self.inbound.add(inbound);
+            if inbound.messages > 0 {
+                self.last_data.set(now_ns);
+            }
+        }
+        // Frames written in this turn may reach the socket in a later one.
+        if outbound.socket_bytes | outbound.frame_bytes | outbound.messages > 0
+            || outbound.frames != [0; super::tally::OPCODES]
+        {
+            self.outbound.add(outbound);
+        }
+        if tally.steps != 0 {
+            self.attempts.add(u64::from(tally.took(Step::Began)));
+            self.opens.add(u64::from(tally.took(Step::Opened)));
+        }
+        if tally.disconnects > 0 {
+            self.disconnects.add(tally.disconnects);
+            if let Some(cause) = tally.reconnect {
+                self.reconnects[cause as usize].add(1);
+            }
+        }
+        if tally.drops > 0 {
+            self.drops.add(tally.drops);
+        }
+    }
+
+    fn reconnects(&self) -> ReconnectCounts {
+        let [
+            closed_by_peer,
+            dropped,
+            resolve,
+            tcp,
+            tls,
+            refused,
+            timeout,
+            protocol,
+            io,
+            other,
+        ] = Cause::ALL.map(|cause| self.reconnects[cause as usize].value());
+        ReconnectCounts {
+            closed_by_peer,
+            dropped,
+            resolve,
+            tcp,
+            tls,
+            refused,
+            timeout,
+            protocol,
+            io,
+            other,
+        }
+    }
+}
+
+/// What one connection publishes.
+pub(crate) struct ConnectionMeter {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) server: String,
+    /// How far the connection has come; the reactor's own number.
+    pub(crate) state: Counter,
+    common: Common,
+    queued: Counter,
+    /// When the stage of connecting under way began, and when all of them did.
+    stage_since: Counter,
+    attempt_since: Counter,
+    /// How long each step took, the last time it was taken.
+    stage_times: [Counter; Step::ALL.len()],
+    opened_at: Counter,
+    longest_turn: Counter,
+    round_trips: Counter,
+    round_trip_sum: Counter,
+    round_trip_last: Counter,
+    /// The largest difference to [`u64::MAX`], so that 0 stands for none.
+    round_trip_least: Counter,
+    round_trip_most: Counter,
+}
+
+impl ConnectionMeter {
+    pub(crate) fn new(name: Option<Arc<str>>, server: String) -> Self {
+        Self {
+            name,
+            server,
+            state: Counter::new(),
+            common: Common::default(),
+            queued: Counter::new(),
+            stage_since: Counter::new(),
+            attempt_since: Counter::new(),
+            stage_times: Default::default(),
+            opened_at: Counter::new(),
+            longest_turn: Counter::new(),
+            round_trips: Counter::new(),
+            round_trip_sum: Counter::new(),
+            round_trip_last: Counter::new(),
+            round_trip_least: Counter::new(),
+            round_trip_most: Counter::new(),
+        }
+    }
+
+    /// Publishes a turn of this connection, here and in the reactor's meter, and empties the tally.
+    pub(crate) fn publish(
+        &self,
+        reactor: &ReactorMeter,
+        tally: &mut Tally,
+        now_ns: u64,
+        queued: u64,
+    ) {
+        self.common.add(tally, now_ns);
+        reactor.common.add(tally, now_ns);
+        if queued != self.queued.value() {
+            self.queued.set(queued);
+            self.common.queued_high.raise(queued);
+            reactor.common.queued_high.raise(queued);
+        }
+        if tally.steps != 0 {
+            self.take_steps(reactor, tally, now_ns);
+        }
+        if let Some(round_trip) = tally.round_trip_ns {
+            self.round_trips.add(1);
+            self.round_trip_sum.add(round_trip);
+            self.round_trip_last.set(round_trip);
+            self.round_trip_least.raise(u64::MAX - round_trip);
+            self.round_trip_most.raise(round_trip);
+            reactor.round_trips.record(round_trip);
+        }
+        *tally = Tally::default();
+    }
+
+    fn take_steps(&self, reactor: &ReactorMeter, tally: &Tally, now_ns: u64) {
+        for step in Step::ALL.into_iter().filter(|step| tally.took(*step)) {
+            if step == Step::Began {
+                self.attempt_since.set(now_ns);
+            } else {
+                let took = now_ns - self.stage_since.value();
+                self.stage_times[step as usize].set(took);
+                reactor.stages[step as usize].record(took);
+            }
+            self.stage_since.set(now_ns);
+        }
+        if tally.took(Step::Opened) {
+            let took = now_ns - self.attempt_since.value();
+            self.stage_times[Step::Began as usize].set(took);
+            reactor.stages[Step::Began as usize].record(took);
+            self.opened_at.set(now_ns);
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> ConnectionStats {
+        let times = &self.stage_times;
+        let round_trips = self.round_trips.value();
+        let nanoseconds = Duration::from_nanos;
+        ConnectionStats {
+            received: self.common.inbound.snapshot(),
+            sent: self.common.outbound.snapshot(),
+            attempts: self.common.attempts.value(),
+            opens: self.common.opens.value(),
+            disconnects: self.common.disconnects.value(),
+            reconnects: self.common.reconnects(),
+            drops: self.common.drops.value(),
+            queued_bytes: self.queued.value(),
+            queued_bytes_high: self.common.queued_high.value(),
+            last_data: self.common.last_data.time(),
+            opened_at: self.opened_at.time(),
+            longest_turn: nanoseconds(self.longest_turn.value()),
+            stages: StageTimes {
+                resolve: times[Step::Resolved as usize].time(),
+                tcp: times[Step::TcpConnected as usize].time(),
+                proxy: times[Step::ProxyConnected as usize].time(),
+                tls: times[Step::TlsEstablished as usize].time(),
+                upgrade: times[Step::Opened as usize].time(),
+                total: times[Step::Began as usize].time(),
+            },
+            round_trips: (round_trips > 0).then(|| RoundTrips {
+                count: round_trips,
+                last: nanoseconds(self.round_trip_last.value()),
+                mean: nanoseconds(self.round_trip_sum.value() / round_trips),
+                least: nanoseconds(u64::MAX - self.round_trip_least.value()),
+                most: nanoseconds(self.round_trip_most.value()),
+            }),
+        }
+    }
+}
+
+/// What a reactor publishes.
+#[derive(Default)]
+pub(crate) struct ReactorMeter {
+    common: Common,
+    stages: [SharedHistogram; Step::ALL.len()],
+    round_trips: SharedHistogram,
+    turns: Counter,
+    events_per_turn: SharedHistogram,
+    /// From the end of the poll to the end of the turn.
+    busy: SharedHistogram,
+    connection_turns: SharedHistogram,
+    slowest_ns: Counter,
+    slowest: Mutex<Option<SlowTurn>>,
+}
+
+impl ReactorMeter {
+    /// A turn of the loop is over.
+    pub(crate) fn turn(&self, events: u64, busy_ns: u64) {
+        self.turns.add(1);
+        self.events_per_turn.record(events);
+        self.busy.record(busy_ns);
+    }
+
+    /// A turn of one connection is over: everything from its read to its write, and what its handler
+    /// did in between.
+    #[inline]
+    pub(crate) fn connection_turn(
+        &self,
+        meter: &ConnectionMeter,
+        id: u64,
+        callback: Callback,
+        at_ns: u64,
+        took_ns: u64,
+    ) {
+        self.connection_turns.record(took_ns);
+        meter.longest_turn.raise(took_ns);
+        if took_ns > self.slowest_ns.value() {
+            self.slowest_ns.set(took_ns);
+            // Only a reader can hold it, for as long as it takes to copy.
+            let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+            *slowest = Some(SlowTurn {
+                connection: id,
+                name: meter.name.clone(),
+                callback,
+                at: Duration::from_nanos(at_ns),
+                took: Duration::from_nanos(took_ns),
+            });
+        }
+    }
+
+    /// All but what only the reactor knows.
+    pub(crate) fn snapshot(&self) -> ReactorStats {
+        let stage = |step: Step| self.stages[step as usize].snapshot();
+        let slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        ReactorStats {
+            uptime: Duration::ZERO,
+            connections: 0,
+            open: 0,
+            received: self.common.inbound.snapshot(),
+            sent: self.common.outbound.snapshot(),
+            attempts: self.common.attempts.value(),
+            opens: self.common.opens.value(),
+            disconnects: self.common.disconnects.value(),
+            reconnects: self.common.reconnects(),
+            drops: self.common.drops.value(),
+            queued_bytes_high: self.common.queued_high.value(),
+            last_data: self.common.last_data.time(),
+            resolve_ns: stage(Step::Resolved),
+            tcp_ns: stage(Step::TcpConnected),
+            proxy_ns: stage(Step::ProxyConnected),
+            tls_ns: stage(Step::TlsEstablished),
+            upgrade_ns: stage(Step::Opened),
+            connect_ns: stage(Step::Began),
+            round_trip_ns: self.round_trips.snapshot(),
+            turns: self.turns.value(),
+            events_per_turn: self.events_per_turn.snapshot(),
+            busy_ns: self.busy.snapshot(),
+            connection_turn_ns: self.connection_turns.snapshot(),
+            slowest_turn: slowest.clone(),
+            sinks: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::kind::Kind;
+
+    fn meters() -> (ConnectionMeter, ReactorMeter, Tally) {
+        (
+            ConnectionMeter::new(Some("feed".into()), "host:80".to_owned()),
+            ReactorMeter::default(),
+            Tally::default(),
+        )
+    }
+
+    #[test]
+    fn a_turn_is_counted_here_and_there_and_once() {
+        let (connection, reactor, mut tally) = meters();
+        for now in [5, 6] {
+            tally.inbound.socket_bytes = 100;
+            tally.inbound.frame(1, 40);
+            tally.inbound.frame(9, 2);
+            tally.inbound.message(60);
+            tally.outbound.frame(10, 2);
+            tally.drops = 1;
+            connection.publish(&reactor, &mut tally, now, 7 * now);
+            connection.publish(&reactor, &mut tally, now + 10, 3);
+        }
+        let (own, all) = (connection.snapshot(), reactor.snapshot());
+        assert_eq!((own.received, own.sent), (all.received, all.sent));
+        assert_eq!(own.received.messages, 2);
+        assert_eq!(
+            (own.received.message_bytes, own.received.frame_bytes),
+            (120, 84)
+        );
+        assert_eq!(own.received.socket_bytes, 200);
+        assert_eq!((own.received.frames.text, own.received.frames.ping), (2, 2));
+        assert_eq!((own.sent.frames.pong, own.sent.messages), (2, 0));
+        assert_eq!((own.drops, all.drops), (2, 2));
+        assert_eq!((own.queued_bytes, own.queued_bytes_high), (3, 42));
+        assert_eq!(own.last_data, Some(Duration::from_nanos(6)));
+    }
+
+    #[test]
+    fn stages_are_timed() {
+        let (connection, reactor, mut tally) = meters();
+        for (kinds, now) in [
+            (&[Kind::Connecting][..], 100),
+            (&[Kind::Resolved], 130),
+            (&[Kind::TcpConnected, Kind::TcpConnecting], 170),
+            (&[Kind::TlsEstablished, Kind::Upgrading], 270),
+            (&[Kind::Connected], 500),
+            // The way again fails halfway, and then takes one turn.
+            (&[Kind::Reconnecting, Kind::Resolved], 1000),
+            (&[Kind::Reconnecting], 2000),
+            (&[Kind::TcpConnected, Kind::Reconnected], 2009),
+        ] {
+            for kind in kinds {
+                tally.note(*kind);
+            }
+            connection.publish(&reactor, &mut tally, now, 0);
+        }
+        let (own, all) = (connection.snapshot(), reactor.snapshot());
+        let nanoseconds = |time: Option<Duration>| time.map(|time| time.as_nanos());
+        assert_eq!((own.attempts, own.opens), (3, 2));
+        assert_eq!(nanoseconds(own.stages.tcp), Some(9));
+        assert_eq!(nanoseconds(own.stages.tls), Some(100));
+        assert_eq!(nanoseconds(own.stages.total), Some(9));
+        assert_eq!(nanoseconds(own.opened_at), Some(2009));
+        assert_eq!((all.connect_ns.count(), all.connect_ns.largest()), (2, 400));
+        assert_eq!((all.resolve_ns.count(), all.resolve_ns.largest()), (2, 30));
+        assert_eq!(all.upgrade_ns.largest(), 230);
+    }
+
+    #[test]
+    fn losses_round_trips_and_slow_turns_are_told_apart() {
+        let (connection, reactor, mut tally) = meters();
+        tally.disconnected(Cause::Refused, true);
+        connection.publish(&reactor, &mut tally, 1, 0);
+        tally.disconnected(Cause::Dropped, false);
+        connection.publish(&reactor, &mut tally, 2, 0);
+        for nanoseconds in [30, 10, 20] {
+            tally.round_trip(nanoseconds);
+            connection.publish(&reactor, &mut tally, 3, 0);
+        }
+        reactor.connection_turn(&connection, 7, Callback::OnMessage, 50, 1000);
+        reactor.connection_turn(&connection, 7, Callback::OnPing, 60, 900);
+        let (own, all) = (connection.snapshot(), reactor.snapshot());
+        assert_eq!((own.disconnects, own.reconnects.total()), (2, 1));
+        assert_eq!((own.reconnects.refused, all.reconnects.refused), (1, 1));
+        let trips = own.round_trips.expect("there were some");
+        let [last, mean, least, most] =
+            [trips.last, trips.mean, trips.least, trips.most].map(|time| time.as_nanos());
+        assert_eq!((trips.count, last, mean, least, most), (3, 20, 20, 10, 30));
+        assert_eq!(all.round_trip_ns.count(), 3);
+        let slowest = all.slowest_turn.expect("there was one");
+        assert_eq!(
+            (slowest.connection, slowest.callback),
+            (7, Callback::OnMessage)
+        );
+        assert_eq!(slowest.name.as_deref(), Some("feed"));
+        assert_eq!(own.longest_turn, Duration::from_micros(1));
+    }
+}

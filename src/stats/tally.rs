@@ -1,0 +1,116 @@
+//! What is counted while a connection has its turn: plain numbers, one set for all connections, so
+//! that they stay in the first-level cache. At the end of the turn [`super::meter`] publishes them.
+
+use super::meter::Cause;
+use crate::trace::kind::Kind;
+
+/// Opcodes as on the wire number at most so many.
+pub(crate) const OPCODES: usize = 16;
+
+/// What passed in one direction.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Flow {
+    /// Frames by opcode.
+    pub(crate) frames: [u32; OPCODES],
+    /// Payload of the frames, as on the wire, deflated or not.
+    pub(crate) frame_bytes: u64,
+    pub(crate) messages: u64,
+    /// Messages as the application sees them.
+    pub(crate) message_bytes: u64,
+    /// Bytes through the socket, those of TLS and of the opening handshake included.
+    pub(crate) socket_bytes: u64,
+}
+
+impl Flow {
+    #[inline]
+    pub(crate) fn frame(&mut self, opcode: u8, length: u64) {
+        self.frames[usize::from(opcode) % OPCODES] += 1;
+        self.frame_bytes += length;
+    }
+
+    #[inline]
+    pub(crate) fn message(&mut self, length: usize) {
+        self.messages += 1;
+        self.message_bytes += length as u64;
+    }
+}
+
+impl Flow {
+    /// A piece of a message.
+    pub(crate) fn fragment(&mut self, last: bool, length: usize) {
+        self.messages += u64::from(last);
+        self.message_bytes += length as u64;
+    }
+}
+
+/// A step of a connection's life that statistics are interested in, in the order in which one turn
+/// can take several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    Began,
+    Resolved,
+    TcpConnected,
+    ProxyConnected,
+    TlsEstablished,
+    Opened,
+}
+
+impl Step {
+    pub(crate) const ALL: [Step; 6] = [
+        Step::Began,
+        Step::Resolved,
+        Step::TcpConnected,
+        Step::ProxyConnected,
+        Step::TlsEstablished,
+        Step::Opened,
+    ];
+}
+
+/// What one turn of one connection brought.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) inbound: Flow,
+    pub(crate) outbound: Flow,
+    /// Sends that were refused because the queue was full, or came too late.
+    pub(crate) drops: u64,
+    /// A bit per [`Step`].
+    pub(super) steps: u8,
+    pub(super) round_trip_ns: Option<u64>,
+    pub(super) disconnects: u64,
+    pub(super) reconnect: Option<Cause>,
+}
+
+impl Tally {
+    /// Notes what a lifecycle event means for the statistics, whether it is recorded or not. With a
+    /// constant kind this is one instruction or none.
+    #[inline]
+    pub(crate) fn note(&mut self, kind: Kind) {
+        let step = match kind {
+            Kind::Connecting | Kind::Reconnecting => Step::Began,
+            Kind::Resolved => Step::Resolved,
+            Kind::TcpConnected => Step::TcpConnected,
+            Kind::ProxyConnected => Step::ProxyConnected,
+            Kind::TlsEstablished => Step::TlsEstablished,
+            Kind::Connected | Kind::Reconnected => Step::Opened,
+            _ => return,
+        };
+        self.steps |= 1 << step as u8;
+    }
+
+    /// A ping was answered after so long.
+    #[allow(dead_code, reason = "what the heartbeats call")]
+    pub(crate) fn round_trip(&mut self, nanoseconds: u64) {
+        self.round_trip_ns = Some(nanoseconds);
+    }
+
+    /// The connection was lost, or an attempt failed; it will be tried again, or not.
+    pub(crate) fn disconnected(&mut self, cause: Cause, again: bool) {
+        self.disconnects += 1;
+        self.reconnect = again.then_some(cause);
+    }
+
+    pub(super) fn took(&self, step: Step) -> bool {
+        self.steps & 1 << step as u8 != 0
+    }
+}
