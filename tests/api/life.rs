@@ -169,9 +169,10 @@ fn a_heartbeat_of_text_is_a_message_and_any_message_answers_it() {
             } else {
                 (cx.epoch(), 1)
             };
-            Ok(if seen.1 == 2 {
+            if seen.1 == 2 {
                 cx.close();
-            })
+            }
+            Ok(())
         })
         .disconnect(|_, lost| match lost.reason {
             DisconnectReason::Silent { watch, .. } => {
