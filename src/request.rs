@@ -288,7 +288,8 @@ impl Request {
     }
 
     /// Connects to these addresses instead of looking the URL's host up, which still names the
-    /// server in TLS and in the `Host` header. A [`Self::proxy`] is told the first of them.
+    /// server in TLS and in the `Host` header. A [`Self::proxy`] is told the first of them. A redirect
+    /// to another host, port or scheme is looked up as ever.
     ///
     /// # Errors
     /// [`Error::Policy`]: none is given.

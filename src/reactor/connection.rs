@@ -330,7 +330,9 @@ impl Connection {
         }
         let life = &mut self.core.session.life;
         let queued = link.queued();
-        if queued != life.queued {
+        // Also if the session knows the number already: a message that fills its pieces to the last
+        // byte was counted while it was written.
+        if queued > 0 || life.queued > 0 {
             let (mut output, _) = shared.turn.split(None);
             // What falls to the low mark here was never reported as high: it is the same turn.
             life.handle_queued(&mut output, queued);
@@ -406,7 +408,8 @@ impl Connection {
             Reconnect::ByPolicy => policy,
             Reconnect::After(delay) => Some(delay),
             Reconnect::To(request) => {
-                life.target = request.target;
+                let (mut output, _) = shared.turn.split(None);
+                life.change_target(&mut output, request.target);
                 #[cfg(feature = "tls")]
                 {
                     self.tls = request.tls;
