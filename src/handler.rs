@@ -218,7 +218,10 @@ impl Story<'_> {
 /// 1011 and ends it for good, whatever the policy; `on_disconnect` and `on_terminate` still come.
 ///
 /// All callbacks run on the reactor's thread: one that takes long holds up every connection.
-pub trait Handler: 'static {
+///
+/// A handler is [`Any`], so that [`Remote::with_handler`](crate::Remote::with_handler) can find out which
+/// one it is.
+pub trait Handler: Any {
     /// The connection is open; whatever is sent here is the first the peer gets.
     ///
     /// # Errors

@@ -45,7 +45,7 @@
 //! | --- | --- | --- |
 //! | 3 | `reactor/` | the poll loop, sockets, timers, look-ups, commands of other threads; the only user of mio |
 //! | 2 | `handler.rs`, `request.rs` | what a user implements, and what a user asks for |
-//! | 1 | `session/`, `tls.rs`, `error.rs` | the life of one connection, without sockets and clock; TLS, the only user of rustls |
+//! | 1 | `session/`, [`sinks`], `tls.rs`, `error.rs` | the life of one connection, without sockets and clock; TLS, the only user of rustls |
 //! | 0 | [`protocol`], [`trace`], [`stats`] | RFC 6455 and RFC 7692, bytes in and events out; the ring of recorded events; counters and histograms |
 //!
 //! # What to know
@@ -74,6 +74,8 @@
 //! | `ring` | no | the same with the ring provider |
 //! | `tls` | (by the above) | rustls without a provider: the program installs one |
 //! | `deflate` | yes | permessage-deflate through zlib-rs; offered when a request asks for it |
+//! | `log` | no | [`trace`] events to the crate `log` |
+//! | `tracing` | no | [`trace`] events to the crate `tracing` |
 //! | `simdutf8` | yes | SIMD validation of text that is not ASCII |
 //!
 //! Without default features the crate depends on mio and getrandom, and on what these need.
@@ -84,6 +86,7 @@ pub mod protocol;
 mod reactor;
 mod request;
 mod session;
+pub mod sinks;
 pub mod stats;
 #[cfg(feature = "tls")]
 mod tls;

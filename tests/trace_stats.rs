@@ -3,6 +3,11 @@
 #[path = "api/support/mod.rs"]
 #[allow(dead_code, reason = "what other tests need of it")]
 #[allow(unused_imports, reason = "likewise")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::unused_unit,
+    reason = "small numbers; a macro"
+)]
 mod support;
 
 use std::sync::Arc;

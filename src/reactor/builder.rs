@@ -10,16 +10,17 @@ use crate::protocol::buffer::Buffer;
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::session::{Entropy, Time};
+use crate::sinks::{self, FileSink, Tap, Wishes};
 use crate::stats::tally::Tally;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
-use crate::trace::Level;
 use crate::trace::recorder::Recorder;
+use crate::trace::{Level, Sink};
 use mio::{Events, Poll, Waker};
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fmt, io};
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
@@ -37,12 +38,12 @@ const TRACE_CAPACITY: usize = 8192;
 const COMMAND_CAPACITY: usize = 65_536;
 
 /// Sets a [`Reactor`] up.
-#[derive(Debug)]
 pub struct ReactorBuilder {
     stay_alive: bool,
     level: Level,
     trace_capacity: usize,
     print_trace: bool,
+    sinks: Vec<Box<dyn Sink>>,
     receive_buffer: usize,
     command_capacity: usize,
     dns_cache: Duration,
@@ -57,6 +58,7 @@ impl ReactorBuilder {
             level: Level::default(),
             trace_capacity: TRACE_CAPACITY,
             print_trace: false,
+            sinks: Vec::new(),
             receive_buffer: RECEIVE_BUFFER,
             command_capacity: COMMAND_CAPACITY,
             dns_cache: resolver::ANSWER_LIFE,
@@ -96,6 +98,15 @@ impl ReactorBuilder {
         self
     }
 
+    /// Sends each recorded event to `sink` as well, on a thread of its own. A sink that is slow or
+    /// fails never holds the reactor up: what it does not take is dropped, and counted in
+    /// [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks).
+    #[must_use]
+    pub fn trace_sink(mut self, sink: impl Sink + 'static) -> Self {
+        self.sinks.push(Box::new(sink));
+        self
+    }
+
     /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
     /// 80 KiB at least.
     #[must_use]
@@ -128,15 +139,41 @@ impl ReactorBuilder {
         self
     }
 
-    /// The reactor.
+    /// The trace as this builder and the environment want it.
+    fn recorder(&mut self, central: &Central) -> io::Result<(Recorder, Option<Level>)> {
+        let wishes = std::env::var(sinks::VARIABLE).unwrap_or_default();
+        let wishes = Wishes::parse(&wishes);
+        if let Some(word) = wishes.unknown {
+            let variable = sinks::VARIABLE;
+            eprintln!("websockex: {variable} has {word:?}, which means nothing");
+        }
+        if let Some(path) = wishes.file {
+            let sink = FileSink::new(path)?.format(wishes.format);
+            self.sinks.push(Box::new(sink));
+        }
+        let print = self.print_trace || wishes.print;
+        let mut trace = Recorder::new(self.trace_capacity, print, SystemTime::now());
+        for sink in self.sinks.drain(..) {
+            let tap = Tap::new(sink)?;
+            central.add_sink_meter(Arc::clone(&tap.meter));
+            trace.add_outlet(Box::new(tap));
+        }
+        Ok((trace, wishes.level))
+    }
+
+    /// The reactor. What the environment variable `WEBSOCKEX_TRACE` says of the trace overrules
+    /// builder and requests, for programs that nobody can recompile: words with commas between, of
+    /// `off`, `lifecycle`, `frames`, `payload`, `print`, `file=PATH`, `json`.
     ///
     /// # Errors
-    /// [`Error::Reactor`]: the operating system gives no poll, no waker, or no entropy.
-    pub fn build(self) -> Result<Reactor, Error> {
+    /// [`Error::Reactor`]: the operating system gives no poll, no waker, no entropy, or no thread for
+    /// a sink; the file that the environment names cannot be opened.
+    pub fn build(mut self) -> Result<Reactor, Error> {
         let poll = Poll::new().map_err(Error::Reactor)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Reactor)?;
         let start = Instant::now();
         let central = Arc::new(Central::new(waker, start, self.command_capacity));
+        let (trace, forced_level) = self.recorder(&central).map_err(Error::Reactor)?;
         let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
         let turn = Turn {
             central: Arc::clone(&central),
@@ -146,7 +183,7 @@ impl ReactorBuilder {
             lap: Time::ZERO,
             frames: Buffer::new(),
             entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
-            trace: Recorder::new(self.trace_capacity, self.print_trace),
+            trace,
             pool: Pool::default(),
             deflaters: Deflaters::default(),
         };
@@ -159,7 +196,8 @@ impl ReactorBuilder {
             receive: vec![0; self.receive_buffer],
             timers: Timers::default(),
             ready: Vec::new(),
-            level: self.level,
+            level: forced_level.unwrap_or(self.level),
+            forced_level,
             sockets: 0,
             lookups: 0,
             shutdown: None,
@@ -176,5 +214,15 @@ impl ReactorBuilder {
             ready: Vec::new(),
             stay_alive: self.stay_alive,
         })
+    }
+}
+
+impl fmt::Debug for ReactorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReactorBuilder")
+            .field("stay_alive", &self.stay_alive)
+            .field("level", &self.level)
+            .field("trace_capacity", &self.trace_capacity)
+            .finish_non_exhaustive()
     }
 }

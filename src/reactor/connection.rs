@@ -4,6 +4,7 @@
 use super::Shared;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire};
+use super::remote::HandlerCall;
 use super::remote::{OwnedMessage, Written};
 use super::slots::Availability;
 use super::supervisor::Supervisor;
@@ -24,6 +25,7 @@ use mio::event::Event;
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +70,8 @@ impl Connection {
         let meter = ConnectionMeter::new(request.target.options.name.clone(), server);
         let meter = Arc::new(meter);
         shared.central.slots().register(id, &meter);
-        let life = Life::new(id.0, request.target, shared.level, shared.turn.now);
+        let mut life = Life::new(id.0, request.target, shared.level, shared.turn.now);
+        life.level = shared.forced_level.unwrap_or(life.level);
         Self {
             core: Core {
                 id,
@@ -212,6 +215,24 @@ impl Connection {
         });
         let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
         self.core.cast(&mut shared.turn, wire, message);
+    }
+
+    /// Another thread looks at the handler.
+    pub(super) fn with_handler(&mut self, shared: &mut Shared, call: HandlerCall) {
+        self.call(shared, Callback::WithHandler, |handler, _cx| {
+            call(handler);
+            Ok(())
+        });
+    }
+
+    /// Another handler takes over.
+    pub(super) fn replace_handler(&mut self, shared: &mut Shared, handler: Box<dyn Handler>) {
+        self.with_output(shared, |life, output| {
+            life.record(output, Kind::HandlerReplaced, TraceEvent::handler_replaced);
+        });
+        let former = std::mem::replace(&mut self.core.handler, handler);
+        // Its destructor is foreign code.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(former)));
     }
 
     /// Closes from this side.

@@ -354,7 +354,7 @@ fn call_for(event: Event<'_>, handler: &mut dyn Handler, cx: &mut Context<'_>) -
             handler.on_ping(cx, payload)
         }
         Event::Pong(payload) => {
-            cx.life.handle_pong(payload, cx.output.now);
+            cx.life.handle_pong(&mut cx.output, payload);
             cx.life.callback = Callback::OnPong;
             handler.on_pong(cx, payload)
         }

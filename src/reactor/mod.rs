@@ -114,6 +114,8 @@ struct Shared {
     /// Connections that have more to read than their share of the last turn.
     ready: Vec<ConnectionId>,
     level: Level,
+    /// The environment's, which overrules the requests.
+    forced_level: Option<Level>,
     sockets: u32,
     lookups: u64,
     /// When those still there are to be dropped.
@@ -468,6 +470,17 @@ impl Reactor {
                 self.for_all(|connection, shared| connection.set_level(shared, level));
             }
             Command::Print(print) => self.shared.turn.trace.set_print(print),
+            Command::WithHandler { id, call } => {
+                self.with(id, |connection, shared| {
+                    connection.with_handler(shared, call);
+                });
+            }
+            Command::Replace { id, handler } => {
+                self.with(id, |connection, shared| {
+                    connection.replace_handler(shared, handler);
+                });
+            }
+            Command::AddSink(tap) => self.shared.turn.trace.add_outlet(Box::new(tap)),
             Command::Resolved { host, answer } => self.handle_answer(&host, &answer),
             Command::Shutdown { deadline } => {
                 let deadline = self.shared.turn.now.after(deadline);

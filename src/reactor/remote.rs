@@ -6,8 +6,9 @@ use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::request::{IntoRequest, Request};
+use crate::sinks::{SinkMeter, Tap};
 use crate::stats::meter::ReactorMeter;
-use crate::trace::Level;
+use crate::trace::{Level, Sink, SinkStats};
 use mio::Waker;
 use std::any::Any;
 use std::cell::Cell;
@@ -98,6 +99,15 @@ pub(super) enum Command {
         level: Level,
     },
     Print(bool),
+    AddSink(Tap),
+    WithHandler {
+        id: ConnectionId,
+        call: HandlerCall,
+    },
+    Replace {
+        id: ConnectionId,
+        handler: Box<dyn Handler + Send>,
+    },
     Resolved {
         host: String,
         answer: Answer,
@@ -106,6 +116,9 @@ pub(super) enum Command {
         deadline: Duration,
     },
 }
+
+/// What another thread runs on a handler.
+pub(super) type HandlerCall = Box<dyn FnOnce(&mut dyn Handler) + Send>;
 
 /// Somebody who waits until a message is written.
 pub(super) type Written = SyncSender<Result<(), SendError>>;
@@ -120,6 +133,8 @@ pub(super) struct Central {
     /// What times since the start are counted from.
     pub(super) start: Instant,
     pub(super) meter: ReactorMeter,
+    /// Of the trace, in the order in which they were added.
+    pub(super) sinks: Mutex<Vec<Arc<SinkMeter>>>,
     waker: Waker,
     /// The reactor was woken and has not looked yet: no need to wake it again.
     woken: AtomicBool,
@@ -143,6 +158,7 @@ impl Central {
             slots: Mutex::new(Slots::default()),
             start,
             meter: ReactorMeter::default(),
+            sinks: Mutex::default(),
             waker,
             woken: AtomicBool::new(false),
             capacity,
@@ -153,6 +169,16 @@ impl Central {
         // A panic of another thread cannot have left them in disorder: nothing of a user's runs
         // while they are locked.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add_sink_meter(&self, meter: Arc<SinkMeter>) {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        sinks.push(meter);
+    }
+
+    pub(super) fn sink_stats(&self) -> Vec<SinkStats> {
+        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        sinks.iter().map(|meter| meter.snapshot()).collect()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -425,6 +451,87 @@ impl Remote {
     /// [`SendError::Gone`], [`SendError::Full`].
     pub fn print_trace(&self, print: bool) -> Result<(), SendError> {
         self.central.offer(Command::Print(print))
+    }
+
+    /// Runs `call` on a connection's handler, on the reactor's thread and between two of its callbacks,
+    /// and waits for what it returns: to look at a live handler, or to mend it.
+    ///
+    /// ```no_run
+    /// # use std::{any::Any, time::Duration};
+    /// # use websockex::{ConnectionId, Handler, Remote, SendError};
+    /// struct Trades {
+    ///     seen: u64,
+    /// }
+    ///
+    /// impl Handler for Trades {}
+    ///
+    /// # fn seen(remote: &Remote, id: ConnectionId) -> Result<Option<u64>, SendError> {
+    /// remote.with_handler(id, Duration::from_secs(1), |handler| {
+    ///     let handler: &mut dyn Any = handler;
+    ///     handler.downcast_ref::<Trades>().map(|trades| trades.seen)
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`], and then it may still run; [`SendError::OwnThread`];
+    /// [`SendError::Full`]; [`SendError::Gone`], also if `call` panicked, which the connection does
+    /// not survive.
+    pub fn with_handler<R: Send + 'static>(
+        &self,
+        id: ConnectionId,
+        timeout: Duration,
+        call: impl FnOnce(&mut dyn Handler) -> R + Send + 'static,
+    ) -> Result<R, SendError> {
+        if self.central.is_own_thread() {
+            return Err(SendError::OwnThread);
+        }
+        if self.central.slots().availability(id).is_none() {
+            return Err(SendError::Gone);
+        }
+        let (sender, receiver) = sync_channel(1);
+        let call: HandlerCall = Box::new(move |handler| {
+            // Whoever asked may have stopped waiting.
+            let _ = sender.send(call(handler));
+        });
+        self.central.offer(Command::WithHandler { id, call })?;
+        match receiver.recv_timeout(timeout) {
+            Ok(result) => Ok(result),
+            Err(RecvTimeoutError::Timeout) => Err(SendError::TimedOut),
+            Err(RecvTimeoutError::Disconnected) => Err(SendError::Gone),
+        }
+    }
+
+    /// Puts `handler` in the place of a connection's handler, which is dropped. The connection goes on
+    /// as it is: the new one gets the callbacks from here on, and no `on_open` of its own.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`], [`SendError::Full`].
+    pub fn replace_handler(
+        &self,
+        id: ConnectionId,
+        handler: impl Handler + Send,
+    ) -> Result<(), SendError> {
+        if self.central.slots().availability(id).is_none() {
+            return Err(SendError::Gone);
+        }
+        let handler = Box::new(handler);
+        self.central.offer(Command::Replace { id, handler })
+    }
+
+    /// Sends each event that is recorded from now on to `sink` as well.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`], [`SendError::Full`].
+    ///
+    /// # Panics
+    /// If the operating system gives no thread, as [`std::thread::spawn`] does.
+    pub fn add_trace_sink(&self, sink: impl Sink + 'static) -> Result<(), SendError> {
+        let tap = Tap::new(sink).expect("the operating system gives a thread");
+        let meter = Arc::clone(&tap.meter);
+        self.central.offer(Command::AddSink(tap))?;
+        self.central.add_sink_meter(meter);
+        Ok(())
     }
 
     /// Ends the reactor: all connections are closed with 1001, those that are not closed after

@@ -222,6 +222,7 @@ impl Remote {
             }
         }
         stats.uptime = self.central.start.elapsed();
+        stats.sinks = self.central.sink_stats();
         stats
     }
 

@@ -222,9 +222,12 @@ impl Life {
     }
 
     /// A pong has come; it may be one that the heartbeat waits for.
-    pub(crate) fn handle_pong(&mut self, payload: &[u8], now: Time) {
-        if let Some(liveness) = &mut self.liveness {
-            liveness.handle_pong(payload, now);
+    pub(crate) fn handle_pong(&mut self, output: &mut Output<'_>, payload: &[u8]) {
+        if let Some(liveness) = &mut self.liveness
+            && liveness.handle_pong(payload, output.now)
+            && let Some(time) = liveness.round_trip
+        {
+            output.tally.round_trip(time);
         }
     }
 

@@ -497,7 +497,7 @@ mod tests {
         tally.disconnected(Cause::Dropped, false);
         connection.publish(&reactor, &mut tally, 2, 0);
         for nanoseconds in [30, 10, 20] {
-            tally.round_trip(nanoseconds);
+            tally.round_trip(Duration::from_nanos(nanoseconds));
             connection.publish(&reactor, &mut tally, 3, 0);
         }
         reactor.connection_turn(&connection, 7, Callback::OnMessage, 50, 1000);

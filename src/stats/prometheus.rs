@@ -2,7 +2,8 @@
 //! line per series.
 
 use super::histogram::Histogram;
-use super::snapshot::{ReactorStats, SinkStats};
+use super::snapshot::ReactorStats;
+use crate::trace::SinkStats;
 use std::fmt::{self, Display, Write};
 
 /// What [`ReactorStats::prometheus`] returns, to be displayed.

@@ -2,6 +2,7 @@
 
 use super::histogram::Histogram;
 use super::prometheus::Prometheus;
+use crate::trace::SinkStats;
 use crate::trace::kind::Callback;
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,20 +186,6 @@ pub struct SlowTurn {
     pub at: Duration,
     /// How long it was.
     pub took: Duration,
-}
-
-/// What became of the events that were to go to a sink.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SinkStats {
-    /// Events it has taken.
-    pub written: u64,
-    /// Events that it had no room for, because it is slow.
-    pub dropped: u64,
-    /// Events that it failed to take.
-    pub failed: u64,
-    /// How it failed last.
-    pub last_error: Option<String>,
 }
 
 /// The numbers of a reactor, over all its connections, those that have ended included.

@@ -3,6 +3,7 @@
 
 use super::meter::Cause;
 use crate::trace::kind::Kind;
+use std::time::Duration;
 
 /// Opcodes as on the wire number at most so many.
 pub(crate) const OPCODES: usize = 16;
@@ -99,9 +100,8 @@ impl Tally {
     }
 
     /// A ping was answered after so long.
-    #[allow(dead_code, reason = "what the heartbeats call")]
-    pub(crate) fn round_trip(&mut self, nanoseconds: u64) {
-        self.round_trip_ns = Some(nanoseconds);
+    pub(crate) fn round_trip(&mut self, time: Duration) {
+        self.round_trip_ns = u64::try_from(time.as_nanos()).ok();
     }
 
     /// The connection was lost, or an attempt failed; it will be tried again, or not.

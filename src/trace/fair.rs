@@ -117,9 +117,8 @@ impl Fair {
             owner => owner,
         };
         self.append(owner, place);
-        if event.kind() == Kind::Terminated {
-            self.retire(owner);
-        }
+        // Under supervision a connection begins anew after its end.
+        self.set_ended(owner, event.kind() == Kind::Terminated);
     }
 
     /// The events of one connection, oldest first.
@@ -220,11 +219,13 @@ impl Fair {
         }
     }
 
-    /// The connection has ended: its events are the first to make room.
-    fn retire(&mut self, owner: u32) {
-        if !self.owners[index(owner)].ended {
+    /// The events of a connection that has ended are the first to make room.
+    fn set_ended(&mut self, owner: u32, ended: bool) {
+        if self.owners[index(owner)].ended != ended {
             self.unlink(owner);
-            self.owners[index(owner)].ended = true;
+            let entry = &mut self.owners[index(owner)];
+            entry.ended = ended;
+            self.heaviest = self.heaviest.max(entry.list());
             self.link(owner);
         }
     }
@@ -515,6 +516,20 @@ mod tests {
             fair.record(Event::terminated(0, id, ""));
         }
         assert_eq!(numbers(&fair, 1 << 40), [0, 1, 2, 3, 4, 5]);
+        // One that begins anew is alive again.
+        fair.record(event(999, 7));
+        for id in 2000..2100 {
+            fair.record(Event::terminated(0, id, ""));
+        }
+        assert_eq!(numbers(&fair, 999).len(), 9);
+        assert_eq!(numbers(&fair, 998), []);
+        let mut fair = Fair::with_capacity(64);
+        for id in 0..1000 {
+            for number in 0..7 {
+                fair.record(event(id, number));
+            }
+            fair.record(Event::terminated(0, id, ""));
+        }
         // What the last ones left is still there.
         assert_eq!(numbers(&fair, 999).len(), 8);
         assert_eq!(numbers(&fair, 0), []);

@@ -36,6 +36,13 @@ impl Level {
         }
     }
 
+    /// The level of that [`name`](Self::name).
+    #[must_use]
+    pub fn named(name: &str) -> Option<Level> {
+        let all = [Level::Off, Level::Lifecycle, Level::Frames, Level::Payload];
+        all.into_iter().find(|level| level.name() == name)
+    }
+
     /// The level's name in rendered events.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -155,6 +162,8 @@ named! {
         ReadingPaused = "reading_paused",
         /// Reading goes on.
         ReadingResumed = "reading_resumed",
+        /// Another handler took the place of the connection's handler.
+        HandlerReplaced = "handler_replaced",
         /// The trace level was changed; frames before this event may be missing. `subject`: the new [`Level`].
         LevelChanged = "level_changed",
 
@@ -226,6 +235,8 @@ named! {
         OnDisconnect = "on_disconnect",
         /// The end.
         OnTerminate = "on_terminate",
+        /// No callback of the handler's: what another thread ran on it.
+        WithHandler = "with_handler",
     }
 }
 

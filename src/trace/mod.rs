@@ -11,7 +11,8 @@
 //!   the event's fields it uses.
 //! - [`event`]: the fixed-size record, two cache lines, and one constructor per kind.
 //! - [`ring`]: the preallocated ring that keeps the newest events of one reactor.
-//! - [`render`]: events as `*DBG*` lines and as JSON lines.
+//! - [`render`]: events as `*DBG*` lines, as JSON lines, and as a Chrome trace.
+//! - [`Sink`]: where else they go; [`crate::sinks`] has some, and carries events there.
 //!
 //! The clock is the caller's: times are nanoseconds since the reactor's start.
 //!
@@ -50,8 +51,10 @@ mod newest;
 pub(crate) mod recorder;
 pub mod render;
 pub mod ring;
+pub(crate) mod sink;
 
 pub use event::{Event, Frame};
 pub use kind::{Callback, Kind, Level, Limit, Stage, Subject, Timer};
 pub use last::LastEvents;
 pub use ring::{Events, Ring};
+pub use sink::{Record, Sink, SinkStats};

@@ -7,20 +7,36 @@ use super::event::Event;
 use super::kind::{Kind, Level};
 use super::render;
 use super::ring::Ring;
+use super::sink::{Outlet, Record};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Records events, and prints them where that was asked for.
 pub(crate) struct Recorder {
     ring: Ring,
     print: bool,
+    outlets: Vec<Box<dyn Outlet>>,
+    /// Somebody else than the ring wants events.
+    tapped: bool,
+    /// When time zero was, for those who have a calendar.
+    started: SystemTime,
 }
 
 impl Recorder {
-    pub(crate) fn new(capacity: usize, print: bool) -> Self {
+    pub(crate) fn new(capacity: usize, print: bool, started: SystemTime) -> Self {
         Self {
             ring: Ring::with_capacity(capacity),
             print,
+            outlets: Vec::new(),
+            tapped: print,
+            started,
         }
+    }
+
+    /// Adds a sink.
+    pub(crate) fn add_outlet(&mut self, outlet: Box<dyn Outlet>) {
+        self.outlets.push(outlet);
+        self.tapped = true;
     }
 
     pub(crate) fn ring(&self) -> &Ring {
@@ -30,6 +46,7 @@ impl Recorder {
     /// Prints every event from now on to standard error, or stops doing so.
     pub(crate) fn set_print(&mut self, print: bool) {
         self.print = print;
+        self.tapped = print || !self.outlets.is_empty();
     }
 
     /// What a connection's handler may want to see at its end, which comes after its last frame: the events
@@ -46,9 +63,23 @@ impl Recorder {
     /// Records `event` of the connection called `name`.
     #[inline]
     pub(crate) fn record(&mut self, event: Event, name: Option<&Arc<str>>) {
+        let event = self.ring.record(event);
+        if self.tapped {
+            self.pass_on(event, name);
+        }
+    }
+
+    #[cold]
+    fn pass_on(&self, event: Event, name: Option<&Arc<str>>) {
         if self.print {
             render::print_dbg(&event, name.map_or("", |name| name));
         }
-        self.ring.record(event);
+        for outlet in &self.outlets {
+            outlet.offer(Record {
+                event,
+                name: name.cloned(),
+                started: self.started,
+            });
+        }
     }
 }

@@ -46,12 +46,12 @@ impl Ring {
         }
     }
 
-    /// Records an event and gives it the next sequence. Never allocates, never fails; takes the same time however
-    /// many events and connections there are.
+    /// Records an event, gives it the next sequence and returns it so. Never allocates, never fails; takes the
+    /// same time however many events and connections there are.
     #[inline]
-    pub fn record(&mut self, event: Event) {
+    pub fn record(&mut self, event: Event) -> Event {
         if !self.on {
-            return;
+            return event;
         }
         let event = event.with_sequence(self.recorded);
         self.recorded += 1;
@@ -60,6 +60,7 @@ impl Ring {
         } else {
             self.lifecycle.record(event);
         }
+        event
     }
 
     /// The events still held, oldest first.
@@ -142,14 +143,18 @@ impl<'a> Events<'a> {
     /// are left here.
     #[must_use]
     pub fn overwritten(&self) -> u64 {
-        let mut connections: Vec<(u64, u64)> = Vec::new();
-        let numbers = self.events.as_slice().iter();
-        connections.extend(numbers.map(|event| (event.connection(), event.ordinal())));
-        connections.sort_unstable();
-        let own = connections.chunk_by(|(one, _), (other, _)| one == other);
+        let mut events = self.events.as_slice().to_vec();
+        events.sort_by_key(|event| event.connection());
+        let own = events.chunk_by(|one, other| one.connection() == other.connection());
         own.map(|events| {
-            let recorded = events.last().map_or(0, |(_, ordinal)| ordinal + 1);
-            recorded.saturating_sub(events.len() as u64)
+            let mut expected = 0;
+            let missing = events.iter().map(|event| {
+                // One that supervision began anew counts anew.
+                let missing = event.ordinal().saturating_sub(expected);
+                expected = event.ordinal() + 1;
+                missing
+            });
+            missing.sum::<u64>()
         })
         .sum()
     }

@@ -399,6 +399,12 @@ impl Event {
         Event::new(time_ns, connection, Kind::ReadingResumed)
     }
 
+    /// [`Kind::HandlerReplaced`].
+    #[must_use]
+    pub fn handler_replaced(time_ns: u64, connection: u64) -> Event {
+        Event::new(time_ns, connection, Kind::HandlerReplaced)
+    }
+
     /// [`Kind::LevelChanged`].
     #[must_use]
     pub fn level_changed(time_ns: u64, connection: u64, level: Level) -> Event {

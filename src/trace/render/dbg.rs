@@ -57,6 +57,15 @@ impl fmt::Display for DbgLine<'_> {
     }
 }
 
+/// What a line says after the connection's name.
+pub(super) struct Sentence<'a>(pub(super) &'a Event);
+
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        sentence(f, self.0)
+    }
+}
+
 /// What happened, in WebSockex's words where it has any.
 fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
     let (value, limit, code) = (event.value(), event.limit(), event.code());
@@ -118,6 +127,7 @@ fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
         Kind::SendDropped => write!(f, "dropped an outgoing {opcode} ({value} B){more}"),
         Kind::ReadingPaused => f.write_str("paused reading"),
         Kind::ReadingResumed => f.write_str("resumed reading"),
+        Kind::HandlerReplaced => f.write_str("replaced the handler"),
         Kind::LevelChanged => write!(f, "changed the trace level to {about}"),
 
         Kind::HandlerFailed => write!(f, "failed in {about}{more}"),

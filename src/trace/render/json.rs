@@ -54,7 +54,7 @@ use super::{Id, Opcode, TlsVersion, is_cut, is_text_frame, shown};
 /// | `handler_panicked` | `callback`, `message` |
 /// | `restarting` | `restart`, `allowed` |
 /// | `terminated` | `reason` |
-/// | `closed_cleanly`, `forced_closed`, `queue_drained`, `reading_paused`, `reading_resumed` | none |
+/// | `closed_cleanly`, `forced_closed`, `queue_drained`, `reading_paused`, `reading_resumed`, `handler_replaced` | none |
 ///
 /// `opcode` is a name: `continuation`, `text`, `binary`, `close`, `ping`, `pong`, or `opcode 0xb` and the like
 /// for reserved ones. `payload_text` is there for uncompressed text frames whose bytes are UTF-8, `payload_hex`
@@ -170,7 +170,8 @@ impl Members<'_, '_, '_> {
             | Kind::ForcedClosed
             | Kind::QueueDrained
             | Kind::ReadingPaused
-            | Kind::ReadingResumed => Ok(()),
+            | Kind::ReadingResumed
+            | Kind::HandlerReplaced => Ok(()),
         }
     }
 

@@ -1,11 +1,12 @@
-//! Events as text, for people ([`dbg_line`]) and for programs ([`json_line`]).
+//! Events as text, for people ([`dbg_line`]) and for programs ([`json_line`]), and on a time line ([`chrome`]).
 //!
 //! The last step: [`super::ring`] hands out events, this module spells them. It runs only when somebody looks,
-//! so it may take its time; it allocates nothing of its own either, except in [`print_dbg`].
+//! so it may take its time; it allocates nothing of its own either, except in [`print_dbg`] and [`chrome`].
 //!
 //! Peers choose payloads, close reasons and parts of error texts, so nothing recorded is printed as it is: one
 //! event is always one line, and no control character, terminal escape or bidirectional override gets through.
 
+mod chrome;
 mod dbg;
 mod escape;
 mod json;
@@ -16,6 +17,7 @@ use std::io::{self, Write};
 use super::event::Event;
 use super::kind::Kind;
 
+pub use chrome::{ChromeTrace, chrome};
 pub use dbg::{DbgLine, dbg_line};
 pub use json::{JsonLine, json_line};
 

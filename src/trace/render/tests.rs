@@ -203,6 +203,7 @@ fn the_rest() -> Vec<Sample> {
         ),
         (Event::reading_paused(1, ID), "paused reading", ""),
         (Event::reading_resumed(1, ID), "resumed reading", ""),
+        (Event::handler_replaced(1, ID), "replaced the handler", ""),
         (
             Event::level_changed(1, ID, Level::Frames),
             "changed the trace level to frames",

@@ -1,0 +1,28 @@
+//! Where trace events go besides the ring: files, loggers, whatever a user supplies.
+//!
+//! ```text
+//! trace::Recorder -> Tap -> bounded queue -> writer thread -> Sink
+//! ```
+//!
+//! Each [`Sink`](crate::trace::Sink) has a queue and a thread of its own, so a slow or failing one holds up
+//! neither the reactor nor another sink: what finds the queue full is dropped and counted, and
+//! [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks) shows the count.
+//!
+//! - [`FileSink`]: lines in a file that is rotated.
+//! - `LogSink`, `TracingSink`: the crates `log` and `tracing`, behind features of these names.
+//! - [`VARIABLE`]: the trace of a program that nobody can recompile.
+
+#[cfg(any(feature = "log", feature = "tracing"))]
+mod bridge;
+mod environment;
+mod file;
+mod writer;
+
+#[cfg(feature = "log")]
+pub use bridge::LogSink;
+#[cfg(feature = "tracing")]
+pub use bridge::TracingSink;
+pub use environment::VARIABLE;
+pub(crate) use environment::Wishes;
+pub use file::{FileSink, Format};
+pub(crate) use writer::{SinkMeter, Tap};

@@ -1,0 +1,89 @@
+//! What other places than the ring see of events. Who carries events there is no business of the trace's,
+//! which has neither threads nor files: [`crate::sinks`].
+
+use super::event::Event;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// An event on its way to a sink.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Record {
+    /// What happened.
+    pub event: Event,
+    /// The connection's name.
+    pub name: Option<Arc<str>>,
+    /// When the reactor was made; the event's time counts from there.
+    pub started: SystemTime,
+}
+
+impl Record {
+    /// When it happened, by the wall clock as it was when the reactor was made.
+    #[must_use]
+    pub fn time(&self) -> SystemTime {
+        self.started + Duration::from_nanos(self.event.time_ns())
+    }
+
+    /// The connection's name, empty for none.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("")
+    }
+}
+
+/// Takes events, on a thread of its own, so it may take its time.
+///
+/// Any `FnMut(&Record) + Send` is one.
+pub trait Sink: Send {
+    /// Takes one event.
+    ///
+    /// # Errors
+    /// They are counted, the last one is kept for [`SinkStats`], and the next event is tried.
+    fn write(&mut self, record: &Record) -> io::Result<()>;
+
+    /// All events there were are written; more may come.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for Box<dyn Sink> {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        (**self).write(record)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (**self).flush()
+    }
+}
+
+impl<F: FnMut(&Record) + Send> Sink for F {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        self(record);
+        Ok(())
+    }
+}
+
+/// What became of the events that were to go to a sink.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SinkStats {
+    /// Events it has taken.
+    pub written: u64,
+    /// Events that it had no room for, because it is slow.
+    pub dropped: u64,
+    /// Events that it failed to take.
+    pub failed: u64,
+    /// How it failed last.
+    pub last_error: Option<String>,
+}
+
+/// The recorder's end of the way to a sink.
+pub(crate) trait Outlet {
+    /// Takes a record if there is room. Never waits, never allocates.
+    fn offer(&self, record: Record);
+}
