@@ -183,7 +183,7 @@ impl Request {
         self
     }
 
-    /// How long all stages may take together; 30 s by default.
+    /// How long all stages may take together, redirects included; 30 s by default.
     #[must_use]
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.options().timeouts.whole = timeout;

@@ -44,7 +44,11 @@ impl Life {
                 Event::reconnecting(time, id, attempt, server)
             });
         }
-        self.reach = Some(Box::new(Reach::new(output.now)));
+        let reach = match &self.reach {
+            Some(reach) if self.redirects > 0 => reach.redirected(output.now),
+            _ => Reach::new(output.now),
+        };
+        self.reach = Some(Box::new(reach));
         self.limit_stage(output.now, self.target.options.timeouts.resolve);
         match self.target.options.proxy.clone() {
             None => self.approach(output),

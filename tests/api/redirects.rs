@@ -1,8 +1,10 @@
 //! Redirects of the opening handshake, for requests that ask to follow them.
 
 use crate::support::server::trusting;
-use crate::support::{Call, Fault, Peer, Recorder, Rig, Server, Transport, Why};
+use crate::support::{Call, Fault, Peer, Recorder, Rig, SHORT, Server, Transport, Why};
+use std::io::{Read, Write};
 use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 use websockex::protocol::handshake::{HandshakeError, UpgradeRequest};
 use websockex::{ReconnectPolicy, Request};
@@ -176,6 +178,30 @@ fn a_circle_is_left_at_the_limit() {
     assert_eq!((refused(&lost.why), lost.attempt), (302, 1));
     drop(server);
     assert_eq!(requests.iter().count(), 4);
+}
+
+/// Servers that point to each other slowly do not make more time of it than one has.
+#[test]
+fn redirects_do_not_extend_the_time_for_the_whole() {
+    let limit = SHORT * 10;
+    let server = Server::start_raw(Transport::Plain, move |number, mut stream| {
+        // What the client gives up in the middle of is no trouble here.
+        let _ = stream.read(&mut [0; 4096]);
+        if number < 2 {
+            thread::sleep(limit * 3 / 4);
+            let _ =
+                stream.write_all(b"HTTP/1.1 302 No\r\nLocation: /\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let request = server.request().follow_redirects(9).open_timeout(limit);
+    let mut rig = Rig::new();
+    let log = rig.connect(request, closing());
+    rig.run();
+    let lost = log.only_lost();
+    assert!(
+        matches!(lost.why.fault(), Some(Fault::Timeout(_))),
+        "{lost:?}"
+    );
 }
 
 /// Where it was redirected to is no address of its own: it asks anew, each time with the full count.
