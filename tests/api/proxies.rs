@@ -163,7 +163,6 @@ fn to_a_literal_address() {
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 #[test]
 fn tls_is_with_the_server() {
-    use crate::support::Peer;
     use crate::support::pki::{AUTHORITY, accept, server_config_for};
     use crate::support::server::Stream;
     let config = server_config_for(&AUTHORITY.issue(&["feed.invalid"]));
