@@ -46,6 +46,13 @@ impl ConnectionId {
     }
 }
 
+impl From<ConnectionId> for u64 {
+    /// As [`trace::Event::connection`] has it, and [`trace::Ring::of`] takes it.
+    fn from(id: ConnectionId) -> Self {
+        id.0
+    }
+}
+
 impl fmt::Display for ConnectionId {
     /// As in the trace: the slot, and which of its users this is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

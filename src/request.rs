@@ -183,7 +183,7 @@ impl Request {
         self
     }
 
-    /// How long all stages may take together; 30 s by default.
+    /// How long all stages may take together, redirects included; 30 s by default.
     #[must_use]
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.options().timeouts.whole = timeout;
@@ -288,7 +288,8 @@ impl Request {
     }
 
     /// Connects to these addresses instead of looking the URL's host up, which still names the
-    /// server in TLS and in the `Host` header.
+    /// server in TLS and in the `Host` header. A [`Self::proxy`] is told the first of them. A redirect
+    /// to another host, port or scheme is looked up as ever.
     ///
     /// # Errors
     /// [`Error::Policy`]: none is given.

@@ -6,11 +6,11 @@
 //! any thread       <- ConnectionStats, ReactorStats -> Prometheus text, tables
 //! ```
 //!
-//! - [`tally`]: what is counted in one turn of one connection.
-//! - [`meter`]: what is published, by one thread and without locks or read-modify-write instructions.
-//! - [`snapshot`]: what is read.
-//! - [`histogram`]: how values are distributed, where a mean would lie.
-//! - [`prometheus`]: a snapshot in the text format that Prometheus scrapes.
+//! - `tally.rs`: what is counted in one turn of one connection.
+//! - `meter.rs`: what is published, by one thread and without locks or read-modify-write instructions.
+//! - `snapshot.rs`: what is read.
+//! - `histogram.rs`: how values are distributed, where a mean would lie.
+//! - `prometheus.rs`: a snapshot in the text format that Prometheus scrapes.
 //!
 //! No clock in here: times are nanoseconds since the reactor's start, and the caller's.
 

@@ -84,7 +84,7 @@ impl ReactorBuilder {
 
     /// How many lifecycle events the trace keeps, of all connections together and each with its fair
     /// part, and how many frame events; 8,192 of both by default, 128 bytes each and some more to
-    /// find them. Zero switches the trace off. See [`Ring`].
+    /// find them. Zero switches the trace off. See [`Ring`](crate::trace::Ring).
     #[must_use]
     pub fn trace_capacity(mut self, events: usize) -> Self {
         self.trace_capacity = events;

@@ -67,11 +67,12 @@ impl Client {
                 }
             };
             let _ = sender.send(Ok(reactor.remote()));
-            // A linked connection that ends, ends this run; the others have been told by then.
             let result = reactor.run();
             if result.is_err() {
+                // A linked connection that ends, ends them all. More errors of that kind may follow
+                // while the others are closed; the first is the one that counts.
                 let _ = reactor.remote().shutdown(Self::PATIENCE);
-                reactor.run()?;
+                while let Err(Error::Ended { .. }) = reactor.run() {}
             }
             result
         };

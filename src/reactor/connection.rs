@@ -336,7 +336,7 @@ impl Connection {
         Fate::Alive
     }
 
-    fn write_out(&mut self, shared: &mut Shared) {
+    pub(super) fn write_out(&mut self, shared: &mut Shared) {
         let Some(link) = &mut self.link else {
             shared.turn.frames.clear();
             return;
@@ -351,7 +351,9 @@ impl Connection {
         }
         let life = &mut self.core.session.life;
         let queued = link.queued();
-        if queued != life.queued {
+        // Also if the session knows the number already: a message that fills its pieces to the last
+        // byte was counted while it was written.
+        if queued > 0 || life.queued > 0 {
             let (mut output, _) = shared.turn.split(None);
             // What falls to the low mark here was never reported as high: it is the same turn.
             life.handle_queued(&mut output, queued);
@@ -427,7 +429,8 @@ impl Connection {
             Reconnect::ByPolicy => policy,
             Reconnect::After(delay) => Some(delay),
             Reconnect::To(request) => {
-                life.target = request.target;
+                let (mut output, _) = shared.turn.split(None);
+                life.change_target(&mut output, request.target);
                 #[cfg(feature = "tls")]
                 {
                     self.tls = request.tls;

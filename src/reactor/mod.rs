@@ -54,6 +54,7 @@ use link::Spare;
 use mio::{Events, Poll, Registry, Token};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
+use slots::Availability;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -251,8 +252,9 @@ impl Reactor {
         mut factory: impl FnMut() -> H + 'static,
     ) -> Result<ConnectionId, Error> {
         let request = request.into_request()?;
-        let id = self.reserve(&request)?;
+        // First, so that a panic here leaves no slot taken.
         let handler = Box::new(factory());
+        let id = self.reserve(&request)?;
         let factory = Box::new(move || -> Box<dyn Handler> { Box::new(factory()) });
         let supervisor = Supervisor::new(supervision, request.clone(), factory);
         self.insert(id, request, handler, None);
@@ -331,13 +333,19 @@ impl Reactor {
         self.shared.turn.trace.ring()
     }
 
-    /// Nothing left to run for?
+    /// Nothing left to run for? A reactor that was shut down takes no more commands then.
     fn is_done(&self) -> bool {
-        (!self.stay_alive || self.shared.is_shutting_down()) && self.connections() == 0
+        if !self.shared.escalated.is_empty() {
+            return false;
+        }
+        if self.shared.is_shutting_down() {
+            return self.shared.central.shut_if_empty();
+        }
+        !self.stay_alive && self.connections() == 0
     }
 
     fn poll_timeout(&self, limit: Option<Duration>) -> Option<Duration> {
-        if !self.shared.ready.is_empty() {
+        if !self.shared.ready.is_empty() || !self.shared.escalated.is_empty() {
             return Some(Duration::ZERO);
         }
         let next = self.shared.timers.next();
@@ -504,10 +512,10 @@ impl Reactor {
             .is_some_and(|deadline| self.shared.turn.now >= deadline)
         {
             self.for_all(|connection, _| connection.abort());
-            // Those that remain are none; but a poll must not wait for a time that is past.
-            if self.connections() == 0 {
-                self.shared.shutdown = Some(Time::from_start(Duration::MAX));
-            }
+        }
+        // A poll must not wait for a time that is past.
+        if self.shared.is_shutting_down() && self.shared.central.shut_if_empty() {
+            self.shared.shutdown = Some(Time::from_start(Duration::MAX));
         }
     }
 
@@ -580,6 +588,8 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
                     // A turn of its own, in which its first attempt is armed.
                     next.ready = true;
                     shared.ready.push(id);
+                    // What the last one was, this one is not.
+                    shared.central.slots().publish(id, Availability::NotOpen);
                     connections[index] = Some(Box::new(next));
                     return;
                 }

@@ -107,7 +107,14 @@ impl Connection {
         };
         let input = &buffer[..length - direct];
         self.core.deliver(&mut shared.turn, Some(&mut wire), input);
-        Ok(link.more_after(length, asked))
+        let more = link.more_after(length, asked);
+        if self.core.session.life.stage == Stage::Securing {
+            // Only a proxy that has just opened the way leads here. What is still to be said to it
+            // goes in front of the first bytes for the server.
+            self.write_out(shared);
+            self.begin_handshakes(shared);
+        }
+        Ok(more)
     }
 
     #[cfg(feature = "tls")]

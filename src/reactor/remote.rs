@@ -232,9 +232,23 @@ impl Central {
         std::mem::swap(&mut self.queue().commands, empty);
     }
 
+    /// Takes no more commands if no connection is left, and says whether that is so. One that another
+    /// thread has just begun counts: its command is in the queue, or comes.
+    pub(super) fn shut_if_empty(&self) -> bool {
+        let queue = self.queue();
+        if self.slots().occupied() > 0 {
+            return false;
+        }
+        self.shut_queue(queue);
+        true
+    }
+
     /// The reactor is gone.
     pub(super) fn shut(&self) {
-        let mut queue = self.queue();
+        self.shut_queue(self.queue());
+    }
+
+    fn shut_queue(&self, mut queue: MutexGuard<'_, Queue>) {
         queue.open = false;
         // Dropped outside the lock: handlers are in there, and dropping them runs their code.
         let commands = std::mem::take(&mut queue.commands);
@@ -285,6 +299,8 @@ impl Remote {
         };
         self.central.offer(command).map_err(|error| {
             self.central.slots().release(id, name.as_deref());
+            // For as long as the slot was taken, the reactor may have thought that it has to go on.
+            self.central.wake();
             Error::Refused(match error {
                 SendError::Full { .. } => "the reactor's command queue is full",
                 _ => "the reactor is gone",

@@ -44,11 +44,20 @@ impl Life {
                 Event::reconnecting(time, id, attempt, server)
             });
         }
-        self.reach = Some(Box::new(Reach::new(output.now)));
+        let reach = match &self.reach {
+            Some(reach) if self.redirects > 0 => reach.redirected(output.now),
+            _ => Reach::new(output.now),
+        };
+        self.reach = Some(Box::new(reach));
         self.limit_stage(output.now, self.target.options.timeouts.resolve);
         match self.target.options.proxy.clone() {
             None => self.approach(output),
-            Some(proxy) if proxy.resolves_remotely() => self.approach_proxy(output, &proxy),
+            Some(proxy) if proxy.resolves_remotely() => {
+                // The user's word on where the server is goes before the proxy's look-up.
+                let given = self.target.options.connect_to.clone();
+                self.set_behind_proxy(&given);
+                self.approach_proxy(output, &proxy)
+            }
             // The proxy is to be told an address, so the server's name comes first.
             Some(proxy) => match self.known_addresses() {
                 None => self.resolve(),

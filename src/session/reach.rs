@@ -68,6 +68,14 @@ impl Reach {
         }
     }
 
+    /// The same attempt at another server, after a redirect; its time runs on.
+    pub(super) fn redirected(&self, now: Time) -> Self {
+        Self {
+            began: self.began,
+            ..Self::new(now)
+        }
+    }
+
     pub(super) fn began(&self) -> Time {
         self.began
     }

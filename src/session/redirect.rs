@@ -22,10 +22,10 @@ pub(super) fn follow(target: &Target, rejection: &Rejection) -> Option<Target> {
     let mut options = Arc::clone(&target.options);
     if !same_origin(&target.url, &url) {
         let private = |name: &str| PRIVATE_HEADERS.iter().any(|p| name.eq_ignore_ascii_case(p));
-        if options.headers.iter().any(|(name, _)| private(name)) {
-            let options = Arc::make_mut(&mut options);
-            options.headers.retain(|(name, _)| !private(name));
-        }
+        let options = Arc::make_mut(&mut options);
+        options.headers.retain(|(name, _)| !private(name));
+        // They are those of the server that redirects, not of the one that is meant.
+        options.connect_to.clear();
     }
     Some(Target { url, options })
 }

@@ -5,6 +5,7 @@
 
 use super::Entropy;
 use super::life::{Life, Stage};
+use super::options::Target;
 use super::outbound::Output;
 use super::reach::StageTimes;
 use super::{policy, redirect};
@@ -12,6 +13,7 @@ use crate::error::{DisconnectReason, Error};
 use crate::protocol::handshake::HandshakeError;
 use crate::trace::event::Event;
 use crate::trace::kind::Kind;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Life {
@@ -104,6 +106,21 @@ impl Life {
         };
         let delay = policy.delay(self.failures, entropy)?;
         Some(delay.max(asked.unwrap_or_default()))
+    }
+
+    /// From here on it is `target` that is connected to, and traced as that one asks for. The name
+    /// stays: other threads know the connection by it.
+    pub(crate) fn change_target(&mut self, output: &mut Output<'_>, mut target: Target) {
+        if target.options.name != self.target.options.name {
+            let name = self.target.options.name.clone();
+            Arc::make_mut(&mut target.options).name = name;
+        }
+        if let Some(level) = target.options.level
+            && level != self.level
+        {
+            self.set_level(output, level);
+        }
+        self.target = target;
     }
 
     /// There is no next attempt.

@@ -3,7 +3,7 @@
 use crate::support::server::{answer, trusting};
 use crate::support::{Call, Fault, LONG, Log, Recorder, Rig, SHORT, Server, Transport, Why, frame};
 use std::io::{ErrorKind, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use websockex::protocol::handshake::{Answer, Misbehaviour};
 use websockex::trace::Kind;
@@ -345,28 +345,11 @@ fn a_slow_answer_does_not_extend_the_handshake_timeout() {
     assert_eq!(failed(&log), Fault::Timeout(Stage::Upgrade));
 }
 
-/// A listener whose queue is full does not answer at all (on Linux).
 #[cfg(target_os = "linux")]
 #[test]
 fn a_silent_peer_at_the_tcp_stage() {
-    use socket2::{Domain, Socket, Type};
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    listener.bind(&any.into()).expect("a port");
-    listener.listen(0).expect("a backlog");
-    let address = listener.local_addr().expect("it is bound");
-    // Fills the queue: connections that are never accepted, until one hangs.
-    let mut fillers = Vec::new();
-    loop {
-        let filler = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        match filler.connect_timeout(&address, SHORT * 5) {
-            Ok(()) => fillers.push(filler),
-            Err(error) if error.kind() == ErrorKind::TimedOut => break,
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let (_sockets, address) = crate::support::port_that_is_silent();
     let mut rig = Rig::new();
-    let address = address.as_socket().expect("IPv4");
     let request = Request::new(format!("ws://{address}/")).expect("a URL");
     let log = rig.connect(trusting(request).connect_timeout(SHORT), Recorder::new());
     rig.run();

@@ -6,14 +6,19 @@
 
 mod support;
 
+mod client;
 mod closing;
 mod connect;
 mod handlers;
+mod life;
 mod limits;
 mod messages;
 mod pitfalls;
+mod proxies;
 mod reconnect;
+mod redirects;
 mod remote;
+mod supervision;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod tls;
 mod trace;

@@ -2,26 +2,17 @@
 //! for.
 
 use crate::support::server::trusting;
-use crate::support::{Call, Fault, LONG, Peer, Recorder, Rig, SHORT, Server, Transport, Why};
-use socket2::{Domain, Socket, Type};
+use crate::support::{
+    Call, Fault, LONG, Peer, Recorder, Rig, SHORT, Server, Transport, Why, port_that_refuses,
+};
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use websockex::trace::Kind;
 use websockex::{Reconnect, ReconnectPolicy, Request};
 
-/// A port that is taken, and refuses until somebody listens.
-fn closed_port() -> (Socket, SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    socket.bind(&any.into()).expect("a port");
-    let address = socket.local_addr().expect("it is bound");
-    (socket, address.as_socket().expect("IPv4"))
-}
-
 #[test]
 fn pitfall_27_a_server_that_dies_and_returns_finds_the_reactor_running() {
-    let (socket, address) = closed_port();
+    let (socket, address) = port_that_refuses();
     let mut rig = Rig::new();
     let request = Request::new(format!("ws://{address}/")).expect("a URL");
     let request = trusting(request).reconnect(ReconnectPolicy::fixed(SHORT));
@@ -182,7 +173,7 @@ fn a_connection_keeps_its_id_and_its_handler() {
 /// Attempts that are refused cost turns in proportion to their number: nothing spins in between.
 #[test]
 fn pitfall_26_a_port_that_refuses_causes_no_busy_loop() {
-    let (_socket, address) = closed_port();
+    let (_socket, address) = port_that_refuses();
     let mut rig = Rig::new();
     let request = Request::new(format!("ws://{address}/")).expect("a URL");
     let request = trusting(request).reconnect(ReconnectPolicy::fixed(SHORT));

@@ -3,12 +3,17 @@
 
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 pub(crate) mod pki;
+pub(crate) mod proxy;
 pub(crate) mod recorder;
 pub(crate) mod server;
 
 pub(crate) use recorder::{Call, Fault, Log, Recorder, Why};
 pub(crate) use server::{Peer, Server, Transport, frame};
 
+use socket2::{Domain, Socket, Type};
+#[cfg(target_os = "linux")]
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +28,31 @@ pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
 /// A time that passes as soon as the reactor looks.
 pub(crate) const SHORT: Duration = Duration::from_millis(20);
+
+/// A port that is taken, and refuses until somebody listens.
+pub(crate) fn port_that_refuses() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).expect("a port");
+    let address = socket.local_addr().expect("it is bound");
+    (socket, address.as_socket().expect("IPv4"))
+}
+
+/// A listener whose queue is full, which does not answer at all (on Linux), and what fills it.
+#[cfg(target_os = "linux")]
+pub(crate) fn port_that_is_silent() -> (Vec<Socket>, SocketAddr) {
+    let (listener, address) = port_that_refuses();
+    listener.listen(0).expect("a backlog");
+    let mut sockets = vec![listener];
+    loop {
+        let filler = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        match filler.connect_timeout(&address.into(), SHORT * 5) {
+            Ok(()) => sockets.push(filler),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return (sockets, address),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
 
 /// The reactor under test with the logs of its connections.
 pub(crate) struct Rig {
@@ -134,6 +164,15 @@ impl Drop for Rig {
     }
 }
 
+/// Waits for what another thread does.
+pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not happen");
+        thread::yield_now();
+    }
+}
+
 /// An open connection whose other end the test itself holds, so that it decides what arrives in
 /// which turn.
 pub(crate) struct Duet {
@@ -181,12 +220,12 @@ impl Duet {
 }
 
 /// Ends the process when a test hangs where no other deadline reaches it: inside a turn.
-struct Watchdog {
+pub(crate) struct Watchdog {
     _stop: Sender<()>,
 }
 
 impl Watchdog {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (stop, stopped) = channel::<()>();
         let test = thread::current().name().unwrap_or("a test").to_owned();
         thread::spawn(move || {

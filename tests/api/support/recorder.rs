@@ -10,7 +10,7 @@ use websockex::protocol::error::ProtocolError;
 use websockex::protocol::handshake::HandshakeError;
 use websockex::{
     ConnectionId, Context, Disconnect, DisconnectReason, Error, Handler, HandlerResult, Message,
-    Open, Reconnect, Stage, Termination, TimerId,
+    Open, ProxyError, Reconnect, Stage, Termination, TimerId, Watch,
 };
 
 /// One callback.
@@ -46,6 +46,7 @@ pub(crate) enum Why {
     Remote(Option<u16>, String),
     Dropped,
     ConnectFailed(Fault),
+    Silent(Watch),
     Failed(Fault),
 }
 
@@ -56,6 +57,7 @@ pub(crate) enum Fault {
     Resolve(String),
     Connect(ErrorKind),
     Tls(String),
+    Proxy(ProxyError),
     Handshake(HandshakeError),
     Timeout(Stage),
     Protocol(ProtocolError),
@@ -76,6 +78,7 @@ impl Why {
             }
             DisconnectReason::Dropped => Self::Dropped,
             DisconnectReason::ConnectFailed(error) => Self::ConnectFailed(Fault::new(error)),
+            DisconnectReason::Silent { watch, .. } => Self::Silent(*watch),
             DisconnectReason::Failed(error) => Self::Failed(Fault::new(error)),
             other => panic!("a reason unknown to the tests: {other:?}"),
         }
@@ -99,12 +102,13 @@ impl Why {
 }
 
 impl Fault {
-    fn new(error: &Error) -> Self {
+    pub(crate) fn new(error: &Error) -> Self {
         match error {
             Error::TlsUnavailable => Self::TlsUnavailable,
             Error::Resolve { host, .. } => Self::Resolve(host.clone()),
             Error::Connect { source, .. } => Self::Connect(source.kind()),
             Error::Tls(error) => Self::Tls(error.to_string()),
+            Error::Proxy(error) => Self::Proxy(error.clone()),
             Error::Handshake(error) => Self::Handshake(error.clone()),
             Error::Timeout { stage, .. } => Self::Timeout(*stage),
             Error::Protocol(error) => Self::Protocol(*error),

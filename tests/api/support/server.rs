@@ -107,7 +107,14 @@ impl Server {
 
     /// Sends back every message, with the server that tungstenite is.
     pub(crate) fn echo(transport: Transport) -> Self {
-        Self::start(transport, |_, peer| {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        Self::echo_on(listener, transport)
+    }
+
+    /// Likewise, on a listener that is there already.
+    pub(crate) fn echo_on(listener: TcpListener, transport: Transport) -> Self {
+        Self::on(listener, transport, move |_, stream| {
+            let peer = Peer::new(transport, stream);
             let config = tungstenite::protocol::WebSocketConfig::default()
                 .max_frame_size(None)
                 .max_message_size(None);
