@@ -63,13 +63,7 @@ impl Observer for FrameTrace<'_> {
         tally.frame(header.opcode as u8, header.payload_length);
         if self.life.level.records(Kind::FrameReceived) {
             let frame = (*header, payload);
-            record(
-                self.trace,
-                self.life,
-                self.now,
-                Event::frame_received,
-                frame,
-            );
+            record(self.trace, self.life, self.now, Kind::FrameReceived, frame);
         }
     }
 
@@ -89,7 +83,7 @@ impl Observer for FrameTrace<'_> {
                 self.trace,
                 self.life,
                 self.now,
-                Event::fragmented_completed,
+                Kind::FragmentedCompleted,
                 frame,
             );
         }
@@ -103,7 +97,7 @@ fn record(
     trace: &mut Recorder,
     life: &Life,
     now: Time,
-    event: fn(u64, u64, Frame<'_>) -> Event,
+    kind: Kind,
     (header, payload): (FrameHeader, &[u8]),
 ) {
     let frame = Frame {
@@ -113,5 +107,6 @@ fn record(
         length: header.payload_length,
         payload: life.level.shown(payload),
     };
-    life.trace(trace, event(now.nanoseconds(), life.id, frame));
+    let event = Event::of_frame(now.nanoseconds(), life.id, kind, frame);
+    life.trace(trace, event);
 }

@@ -147,11 +147,12 @@ impl Life {
     }
 
     /// Records an event that the level asks for, numbered among those of this connection.
-    #[inline]
-    pub(crate) fn trace(&self, trace: &mut Recorder, event: Event) {
+    #[inline(always)]
+    pub(crate) fn trace(&self, trace: &mut Recorder, mut event: Event) {
         let ordinal = self.recorded.get();
         self.recorded.set(ordinal + 1);
-        trace.record(event.with_ordinal(ordinal), self.name());
+        event.set_ordinal(ordinal);
+        trace.record(&mut event, self.name());
     }
 
     /// Records an event if the level asks for its kind.

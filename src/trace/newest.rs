@@ -25,8 +25,8 @@ impl Newest {
     }
 
     /// Never allocates, never fails.
-    #[inline]
-    pub(super) fn record(&mut self, event: Event) {
+    #[inline(always)]
+    pub(super) fn record(&mut self, event: &Event) {
         // The mask of an empty ring is all ones, but its `recorded` stays 0: so there is neither a
         // division nor a way to panic.
         #[expect(
@@ -35,9 +35,9 @@ impl Newest {
         )]
         let index = self.recorded as usize & self.capacity.wrapping_sub(1);
         if let Some(slot) = self.events.get_mut(index) {
-            *slot = event;
+            slot.assign(event);
         } else if self.capacity > 0 {
-            self.fill(event);
+            self.fill(*event);
         } else {
             return;
         }
@@ -74,7 +74,7 @@ mod tests {
             for events in 0..=3 * capacity as u64 + 1 {
                 let mut newest = Newest::with_capacity(capacity);
                 for index in 0..events {
-                    newest.record(Event::handler_timer_fired(0, 0, index));
+                    newest.record(&Event::handler_timer_fired(0, 0, index));
                 }
                 let mut kept: Vec<u64> = newest.events().iter().map(Event::value).collect();
                 kept.sort_unstable();

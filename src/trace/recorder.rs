@@ -61,22 +61,22 @@ impl Recorder {
     }
 
     /// Records `event` of the connection called `name`.
-    #[inline]
-    pub(crate) fn record(&mut self, event: Event, name: Option<&Arc<str>>) {
-        let event = self.ring.record(event);
+    #[inline(always)]
+    pub(crate) fn record(&mut self, event: &mut Event, name: Option<&Arc<str>>) {
+        self.ring.take(event);
         if self.tapped {
             self.pass_on(event, name);
         }
     }
 
     #[cold]
-    fn pass_on(&self, event: Event, name: Option<&Arc<str>>) {
+    fn pass_on(&self, event: &Event, name: Option<&Arc<str>>) {
         if self.print {
-            render::print_dbg(&event, name.map_or("", |name| name));
+            render::print_dbg(event, name.map_or("", |name| name));
         }
         for outlet in &self.outlets {
             outlet.offer(Record {
-                event,
+                event: *event,
                 name: name.cloned(),
                 started: self.started,
             });

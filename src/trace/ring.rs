@@ -46,21 +46,26 @@ impl Ring {
         }
     }
 
-    /// Records an event, gives it the next sequence and returns it so. Never allocates, never fails; takes the
-    /// same time however many events and connections there are.
+    /// Records an event and gives it the next sequence. Never allocates, never fails; takes the same time however
+    /// many events and connections there are.
     #[inline]
-    pub fn record(&mut self, event: Event) -> Event {
+    pub fn record(&mut self, mut event: Event) {
+        self.take(&mut event);
+    }
+
+    /// Likewise, and the caller's event has its sequence then.
+    #[inline(always)]
+    pub(super) fn take(&mut self, event: &mut Event) {
         if !self.on {
-            return event;
+            return;
         }
-        let event = event.with_sequence(self.recorded);
+        event.set_sequence(self.recorded);
         self.recorded += 1;
         if event.kind().level() == Level::Frames {
             self.frames.record(event);
         } else {
-            self.lifecycle.record(event);
+            self.lifecycle.record(*event);
         }
-        event
     }
 
     /// The events still held, oldest first.
@@ -265,7 +270,9 @@ mod tests {
         ring.record(Event::closed_cleanly(1, 2));
         let event = Event::close_received(123, 456, Some(1001), "going away").with_ordinal(9);
         ring.record(event);
-        assert_eq!(ring.iter().next_back(), Some(&event.with_sequence(1)));
+        let mut expected = event;
+        expected.set_sequence(1);
+        assert_eq!(ring.iter().next_back(), Some(&expected));
         assert_eq!(
             ring.iter().next().map(Event::kind),
             Some(Kind::ClosedCleanly)

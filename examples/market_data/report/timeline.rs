@@ -249,7 +249,7 @@ mod tests {
     fn ring(events: &[Event]) -> Ring {
         let mut ring = Ring::with_capacity(8192);
         for event in events {
-            let _ = ring.record(*event);
+            ring.record(*event);
         }
         ring
     }

@@ -205,6 +205,12 @@ impl Event {
 
 /// Frames, and what else happens per message.
 impl Event {
+    /// An event of a kind that has nothing but a frame.
+    #[inline(always)]
+    pub(crate) fn of_frame(time_ns: u64, connection: u64, kind: Kind, frame: Frame<'_>) -> Event {
+        Event::new(time_ns, connection, kind).with_frame(frame)
+    }
+
     /// [`Kind::FrameReceived`].
     #[inline]
     #[must_use]
