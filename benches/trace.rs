@@ -7,7 +7,8 @@
 //!
 //! The program builds itself again with `--cfg websockex_no_trace` and `--cfg websockex_no_stats`, and
 //! then measures all of them in turns, so that they share whatever else the machine does. Two figures:
-//! time on the processor of the receiving thread, and, where there is valgrind, the instructions that
+//! time on the processor of the receiving thread, of which the least of all rounds counts, because
+//! whatever disturbs adds to it; and, where there is valgrind, the instructions that
 //! are executed outside the kernel, which are the same in every run.
 //!
 //! `blast` is one connection with more to read than fits the buffer; `single` is 64 connections with
@@ -149,16 +150,15 @@ fn compare(
     let mut base = (0.0, None);
     for (times, (build, level)) in times.iter_mut().zip(ROWS) {
         times.sort_by(f64::total_cmp);
-        let time = times[times.len() / 2];
+        let (time, median) = (times[0], times[times.len() / 2]);
         let instructions = instructions(&builds[build], workload, level);
         if base.0 == 0.0 {
             base = (time, instructions);
         }
-        let (least, most) = (times[0], times[times.len() - 1]);
         let difference = time - base.0;
+        let percent = 100.0 * difference / base.0;
         print!(
-            "{build:>9} {level:<10} {time:7.2} ns ({least:.2} to {most:.2}), {difference:+6.2} ns, {:+6.2} %",
-            100.0 * difference / base.0
+            "{build:>9} {level:<10} {time:7.2} ns (median {median:7.2}), {difference:+6.2} ns, {percent:+6.2} %"
         );
         match (instructions, base.1) {
             (Some(own), Some(base)) => println!(", {own:7.1} instructions, {:+6.1}", own - base),

@@ -7,8 +7,8 @@ use crate::protocol::decoder::{Decoder, Observer};
 use crate::protocol::frame::{FrameHeader, OpCode};
 use crate::protocol::handshake::{ClientHandshake, HandshakeError};
 use crate::stats::tally::Tally;
-use crate::trace::event::{Event, Frame};
-use crate::trace::kind::Kind;
+use crate::trace::event::Frame;
+use crate::trace::kind::{Kind, Subject};
 use crate::trace::recorder::Recorder;
 
 /// Who reads the bytes.
@@ -107,6 +107,5 @@ fn record(
         length: header.payload_length,
         payload: life.level.shown(payload),
     };
-    let event = Event::of_frame(now.nanoseconds(), life.id, kind, frame);
-    life.trace(trace, event);
+    life.trace_frame(trace, now, kind, Subject::None, &frame);
 }

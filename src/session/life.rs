@@ -13,8 +13,8 @@ use crate::error::{DisconnectReason, Error, Stage as ErrorStage, Watch};
 use crate::protocol::deflate::Agreed;
 use crate::protocol::frame::OpCode;
 use crate::protocol::handshake::HandshakeError;
-use crate::trace::event::Event;
-use crate::trace::kind::{self, Callback, Kind, Level};
+use crate::trace::event::{Event, Frame, FrameHead};
+use crate::trace::kind::{self, Callback, Kind, Level, Subject};
 use crate::trace::recorder::Recorder;
 use std::cell::Cell;
 use std::io;
@@ -153,6 +153,29 @@ impl Life {
         self.recorded.set(ordinal + 1);
         event.set_ordinal(ordinal);
         trace.record(&mut event, self.name());
+    }
+
+    /// Likewise an event about a frame.
+    #[inline(always)]
+    pub(crate) fn trace_frame(
+        &self,
+        trace: &mut Recorder,
+        now: Time,
+        kind: Kind,
+        subject: Subject,
+        frame: &Frame<'_>,
+    ) {
+        let ordinal = self.recorded.get();
+        self.recorded.set(ordinal + 1);
+        let head = FrameHead {
+            time_ns: now.nanoseconds(),
+            sequence: 0,
+            connection: self.id,
+            ordinal,
+            kind,
+            subject,
+        };
+        trace.record_frame(head, frame, self.name());
     }
 
     /// Records an event if the level asks for its kind.

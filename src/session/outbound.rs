@@ -15,7 +15,7 @@ use crate::protocol::encoder::{FrameWriter, PIECE};
 use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, OpCode};
 use crate::stats::tally::Tally;
 use crate::trace::event::{Event, Frame};
-use crate::trace::kind::{Callback, Kind, Limit};
+use crate::trace::kind::{Callback, Kind, Limit, Subject};
 use crate::trace::recorder::Recorder;
 
 /// Where frames go: the socket, through TLS or not. What it does not take at once it keeps.
@@ -139,7 +139,7 @@ impl Life {
                 length: deflated.len() as u64,
                 payload: self.level.shown(deflated),
             };
-            self.trace_frame(trace, *now, callback, frame);
+            self.trace_sent(trace, *now, callback, frame);
         }
         if output.frames.len() >= PIECE {
             self.pass_on(output);
@@ -261,7 +261,7 @@ impl Life {
                 length: payload.len() as u64,
                 payload: self.level.shown(payload),
             };
-            self.trace_frame(output.trace, output.now, callback, frame);
+            self.trace_sent(output.trace, output.now, callback, frame);
         }
         let tally = &mut output.tally.outbound;
         tally.frame(opcode as u8, payload.len() as u64);
@@ -290,18 +290,18 @@ impl Life {
     }
 
     #[cold]
-    fn trace_frame(
+    fn trace_sent(
         &self,
         trace: &mut Recorder,
         now: Time,
         callback: Option<Callback>,
         frame: Frame<'_>,
     ) {
-        let time = now.nanoseconds();
         if let Some(callback) = callback {
-            self.trace(trace, Event::replying(time, self.id, callback, frame));
+            let subject = Subject::Callback(callback);
+            self.trace_frame(trace, now, Kind::Replying, subject, &frame);
         }
-        self.trace(trace, Event::frame_sent(time, self.id, frame));
+        self.trace_frame(trace, now, Kind::FrameSent, Subject::None, &frame);
     }
 
     /// Keeps the newest pong, and only that (pitfall 5).

@@ -24,9 +24,10 @@ impl Newest {
         }
     }
 
-    /// Never allocates, never fails.
+    /// The place for the next event, still with what it is to overwrite; `None` if there are no places. Never
+    /// allocates.
     #[inline(always)]
-    pub(super) fn record(&mut self, event: &Event) {
+    pub(super) fn next(&mut self) -> Option<&mut Event> {
         // The mask of an empty ring is all ones, but its `recorded` stays 0: so there is neither a
         // division nor a way to panic.
         #[expect(
@@ -34,20 +35,20 @@ impl Newest {
             reason = "the mask keeps the low bits only"
         )]
         let index = self.recorded as usize & self.capacity.wrapping_sub(1);
-        if let Some(slot) = self.events.get_mut(index) {
-            slot.assign(event);
-        } else if self.capacity > 0 {
-            self.fill(*event);
-        } else {
-            return;
+        if index >= self.events.len() {
+            self.lengthen();
         }
+        let place = self.events.get_mut(index)?;
         self.recorded += 1;
+        Some(place)
     }
 
     /// The first lap.
     #[cold]
-    fn fill(&mut self, event: Event) {
-        self.events.push(event);
+    fn lengthen(&mut self) {
+        if self.capacity > 0 {
+            self.events.push(Event::EMPTY);
+        }
     }
 
     /// What is held, in no order.
@@ -74,7 +75,9 @@ mod tests {
             for events in 0..=3 * capacity as u64 + 1 {
                 let mut newest = Newest::with_capacity(capacity);
                 for index in 0..events {
-                    newest.record(&Event::handler_timer_fired(0, 0, index));
+                    if let Some(place) = newest.next() {
+                        *place = Event::handler_timer_fired(0, 0, index);
+                    }
                 }
                 let mut kept: Vec<u64> = newest.events().iter().map(Event::value).collect();
                 kept.sort_unstable();

@@ -3,7 +3,7 @@
 //! Comes after [`super::ring`], which keeps the events; adds the switch that also prints each event
 //! as a `*DBG*` line the moment it happens, as the seed library's trace does.
 
-use super::event::Event;
+use super::event::{Event, Frame, FrameHead};
 use super::kind::{Kind, Level};
 use super::render;
 use super::ring::Ring;
@@ -66,6 +66,23 @@ impl Recorder {
         self.ring.take(event);
         if self.tapped {
             self.pass_on(event, name);
+        }
+    }
+
+    /// Records an event about a frame: the way that is taken per message.
+    #[inline(always)]
+    pub(crate) fn record_frame(
+        &mut self,
+        head: FrameHead,
+        frame: &Frame<'_>,
+        name: Option<&Arc<str>>,
+    ) {
+        let event = self.ring.record_frame(head, frame);
+        if self.tapped {
+            let event = event
+                .copied()
+                .unwrap_or_else(|| Event::about_frame(head, frame));
+            self.pass_on(&event, name);
         }
     }
 

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::iter::{FusedIterator, Rev};
 
-use super::event::Event;
+use super::event::{Event, Frame, FrameHead};
 use super::fair::Fair;
 use super::kind::Level;
 use super::newest::Newest;
@@ -62,10 +62,26 @@ impl Ring {
         event.set_sequence(self.recorded);
         self.recorded += 1;
         if event.kind().level() == Level::Frames {
-            self.frames.record(event);
+            if let Some(place) = self.frames.next() {
+                *place = *event;
+            }
         } else {
             self.lifecycle.record(*event);
         }
+    }
+
+    /// Records an event about a frame, as `record` does, and in place. `None` if the ring is off.
+    #[inline(always)]
+    pub(super) fn record_frame(
+        &mut self,
+        mut head: FrameHead,
+        frame: &Frame<'_>,
+    ) -> Option<&Event> {
+        head.sequence = self.recorded;
+        let place = self.frames.next()?;
+        place.become_frame(head, frame);
+        self.recorded += 1;
+        Some(place)
     }
 
     /// The events still held, oldest first.
@@ -189,7 +205,7 @@ impl FusedIterator for Events<'_> {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{Frame, Kind};
+    use crate::trace::Kind;
 
     const TEXT: Frame<'static> = Frame {
         opcode: 1,

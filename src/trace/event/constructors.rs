@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::super::kind::{Callback, Kind, Level, Limit, Stage, Subject, Timer};
-use super::{Event, Frame, RECEIVED, RESUMED};
+use super::{Event, Frame, FrameHead, RECEIVED, RESUMED};
 
 /// Connecting.
 impl Event {
@@ -205,10 +205,11 @@ impl Event {
 
 /// Frames, and what else happens per message.
 impl Event {
-    /// An event of a kind that has nothing but a frame.
-    #[inline(always)]
-    pub(crate) fn of_frame(time_ns: u64, connection: u64, kind: Kind, frame: Frame<'_>) -> Event {
-        Event::new(time_ns, connection, kind).with_frame(frame)
+    /// An event about a frame that no ring has a place for.
+    pub(crate) fn about_frame(head: FrameHead, frame: &Frame<'_>) -> Event {
+        let mut event = Event::EMPTY;
+        event.become_frame(head, frame);
+        event
     }
 
     /// [`Kind::FrameReceived`].

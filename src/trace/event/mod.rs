@@ -11,8 +11,8 @@ use super::kind::{Kind, Subject};
 
 /// What happened on a connection, and when. What the fields mean is documented at each [`Kind`].
 ///
-/// `repr(C)` keeps everything but the tail of `detail` in the first cache line, so that walking a ring for one
-/// connection touches one line per event.
+/// `repr(C)` keeps everything but `detail` in the first cache line, so that walking a ring for one connection
+/// touches one line per event.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Event {
@@ -30,12 +30,54 @@ pub struct Event {
     subject: Subject,
     flags: u8,
     detail_length: u8,
-    detail: [u8; DETAIL_BYTES],
+    detail: Detail,
 }
 
-/// What is left of two cache lines behind the fixed fields.
+/// A cache line of its own: moved in whole, aligned words, none of which straddles another.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Detail([u8; DETAIL_BYTES]);
+
+impl Detail {
+    /// Takes what fits of a payload, and says how much that is.
+    #[inline(always)]
+    fn take(&mut self, payload: &[u8]) -> u8 {
+        // The common case copies a constant number of bytes, which compiles to a few wide moves.
+        if let Some(first) = payload.first_chunk::<DETAIL_BYTES>() {
+            self.0 = *first;
+            return DETAIL_LENGTH;
+        }
+        if !payload.is_empty() {
+            self.0[..payload.len()].copy_from_slice(payload);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "shorter than DETAIL_BYTES here"
+        )]
+        let length = payload.len() as u8;
+        length
+    }
+}
+
+/// What an event about a frame has besides the frame.
+#[derive(Clone, Copy)]
+pub(crate) struct FrameHead {
+    pub(crate) time_ns: u64,
+    pub(crate) sequence: u64,
+    pub(crate) connection: u64,
+    pub(crate) ordinal: u64,
+    pub(crate) kind: Kind,
+    pub(crate) subject: Subject,
+}
+
+#[inline(always)]
+fn flags(frame: &Frame<'_>) -> u8 {
+    u8::from(frame.fin) * FIN | u8::from(frame.compressed) * COMPRESSED
+}
+
+/// The second of two cache lines.
 const DETAIL_BYTES: usize = DETAIL_LENGTH as usize;
-const DETAIL_LENGTH: u8 = 70;
+const DETAIL_LENGTH: u8 = 64;
 
 // Two cache lines exactly: an event never straddles a third, and a ring of N events is 128 N bytes.
 const _: () = assert!(size_of::<Event>() == 128 && align_of::<Event>() == 64);
@@ -65,6 +107,9 @@ impl Event {
     /// How many bytes of a payload or text an event keeps.
     pub const DETAIL_CAPACITY: usize = DETAIL_BYTES;
 
+    /// Fills a place before a frame's event does.
+    pub(super) const EMPTY: Event = Event::new(0, 0, Kind::FrameReceived);
+
     #[inline]
     const fn new(time_ns: u64, connection: u64, kind: Kind) -> Event {
         Event {
@@ -81,7 +126,7 @@ impl Event {
             subject: Subject::None,
             flags: 0,
             detail_length: 0,
-            detail: [0; DETAIL_BYTES],
+            detail: Detail([0; DETAIL_BYTES]),
         }
     }
 
@@ -89,25 +134,9 @@ impl Event {
     #[inline(always)]
     fn with_frame(mut self, frame: Frame<'_>) -> Event {
         self.opcode = frame.opcode;
-        self.flags =
-            if frame.fin { FIN } else { 0 } | if frame.compressed { COMPRESSED } else { 0 };
+        self.flags = flags(&frame);
         self.value = frame.length;
-        if frame.payload.is_empty() {
-            return self;
-        }
-        // The common case copies a constant number of bytes, which compiles to a few wide moves.
-        if let Some(first) = frame.payload.first_chunk::<DETAIL_BYTES>() {
-            self.detail = *first;
-            self.detail_length = DETAIL_LENGTH;
-        } else {
-            self.detail[..frame.payload.len()].copy_from_slice(frame.payload);
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "shorter than DETAIL_BYTES in this branch"
-            )]
-            let length = frame.payload.len() as u8;
-            self.detail_length = length;
-        }
+        self.detail_length = self.detail.take(frame.payload);
         self
     }
 
@@ -138,42 +167,23 @@ impl Event {
         self.ordinal = ordinal;
     }
 
-    /// Becomes `other`. Of one without detail only the first cache line is touched, which for the frames of a
-    /// busy connection is half of the memory traffic.
+    /// Becomes an event about a frame, where it lies: what such an event does not use is not written, and without
+    /// payload the second cache line is not touched, which is half of the memory traffic of a busy connection.
     #[inline(always)]
-    pub(super) fn assign(&mut self, other: &Event) {
-        let Event {
-            time_ns,
-            sequence,
-            connection,
-            ordinal,
-            value,
-            limit,
-            code,
-            text_length,
-            kind,
-            opcode,
-            subject,
-            flags,
-            detail_length,
-            detail: _,
-        } = *other;
-        self.time_ns = time_ns;
-        self.sequence = sequence;
-        self.connection = connection;
-        self.ordinal = ordinal;
-        self.value = value;
-        self.limit = limit;
-        self.code = code;
-        self.text_length = text_length;
-        self.kind = kind;
-        self.opcode = opcode;
-        self.subject = subject;
-        self.flags = flags;
-        self.detail_length = detail_length;
-        if detail_length > 0 {
-            self.detail = other.detail;
-        }
+    pub(super) fn become_frame(&mut self, head: FrameHead, frame: &Frame<'_>) {
+        self.time_ns = head.time_ns;
+        self.sequence = head.sequence;
+        self.connection = head.connection;
+        self.ordinal = head.ordinal;
+        self.value = frame.length;
+        self.limit = 0;
+        self.code = 0;
+        self.text_length = 0;
+        self.kind = head.kind;
+        self.opcode = frame.opcode;
+        self.subject = head.subject;
+        self.flags = flags(frame);
+        self.detail_length = self.detail.take(frame.payload);
     }
 
     #[inline]
@@ -272,7 +282,7 @@ impl Event {
     /// First bytes of the payload, or a text cut at a character boundary, see [`Kind`].
     #[must_use]
     pub fn detail(&self) -> &[u8] {
-        &self.detail[..usize::from(self.detail_length)]
+        &self.detail.0[..usize::from(self.detail_length)]
     }
 
     /// Length in bytes of what [`detail`](Event::detail) begins: the payload for frames, else the text,
@@ -358,7 +368,7 @@ impl fmt::Write for TextWriter<'_> {
         while !piece.is_char_boundary(kept) {
             kept -= 1;
         }
-        event.detail[start..start + kept].copy_from_slice(&piece.as_bytes()[..kept]);
+        event.detail.0[start..start + kept].copy_from_slice(&piece.as_bytes()[..kept]);
         #[expect(clippy::cast_possible_truncation, reason = "at most DETAIL_BYTES")]
         let end = (start + kept) as u8;
         event.detail_length = end;
