@@ -131,7 +131,7 @@ fn a_refused_peer() {
             "opened the TCP connection to 127.0.0.1:PORT",
             "sent the upgrade request to 127.0.0.1:PORT",
             "failed to connect at stage upgrade (HTTP 403): the opening handshake failed: \
-             the server answered 403 (No) instead of … (90 B)",
+             the server answered 403 (No) inste… (90 B)",
         ],
     );
 }
@@ -183,7 +183,7 @@ fn a_misbehaving_peer() {
             "sent the upgrade request to 127.0.0.1:PORT",
             "successfully connected (epoch 1)",
             "closing due to error: the peer broke the protocol: opcode 0x3 is reserved \
-             (RFC 6455 section … (74 B) (close code 1002)",
+             (RFC 6455 se… (74 B) (close code 1002)",
             "sending error close frame: 1002 \"opcode 0x3 is reserved (RFC 6455 section 5.2)\"",
         ],
     );

@@ -72,7 +72,7 @@ pub(crate) struct FrameHead {
 
 #[inline(always)]
 fn flags(frame: &Frame<'_>) -> u8 {
-    u8::from(frame.fin) * FIN | u8::from(frame.compressed) * COMPRESSED
+    (u8::from(frame.fin) * FIN) | (u8::from(frame.compressed) * COMPRESSED)
 }
 
 /// The second of two cache lines.
