@@ -58,6 +58,11 @@ impl Default for Limits {
 pub trait Observer {
     /// A frame begins.
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]);
+    /// A frame that is a whole message, uncompressed: what nearly all of them are.
+    #[inline(always)]
+    fn whole(&mut self, header: &FrameHeader, payload: &[u8]) {
+        self.frame(header, payload);
+    }
     /// A message in several frames is complete.
     fn completed(&mut self, opcode: OpCode, message: &[u8]);
 }
@@ -490,7 +495,7 @@ impl Decoder {
             _ => Event::Binary(payload),
         };
         *input = rest;
-        observer.frame(&header, payload);
+        observer.whole(&header, payload);
         Some(message)
     }
 
