@@ -109,8 +109,27 @@ pub fn encode(
     key: MaskKey,
     out: &mut Buffer,
 ) {
-    let mut frame = FrameWriter::begin(role, fin, opcode, payload, key, out);
-    while frame.write_piece(out) {}
+    let mask = match role {
+        Role::Client => Some(key),
+        Role::Server => None,
+    };
+    let header = FrameHeader {
+        fin,
+        rsv1: false,
+        opcode,
+        mask,
+        payload_length: payload.len() as u64,
+    };
+    // Header and payload take their room at once.
+    let room = out.room(MAX_HEADER_LENGTH + payload.len());
+    let (start, _) = room.split_first_chunk_mut().expect("the room is that long");
+    let length = header.encode(start);
+    let body = &mut room[length..length + payload.len()];
+    match mask {
+        Some(key) => mask::copy(body, payload, key),
+        None => body.copy_from_slice(payload),
+    }
+    out.advance(length + payload.len());
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::protocol::buffer::Buffer;
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
+use crate::session::chacha::Stretch;
 use crate::session::{Entropy, Time};
 use crate::sinks::{self, FileSink, Tap, Wishes};
 use crate::stats::tally::Tally;
@@ -174,7 +175,9 @@ impl ReactorBuilder {
         let start = Instant::now();
         let central = Arc::new(Central::new(waker, start, self.command_capacity));
         let (trace, forced_level) = self.recorder(&central).map_err(Error::Reactor)?;
-        let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
+        let system = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
+        let mut stretch = Stretch::new(Box::new(system));
+        let source = move |bytes: &mut [u8]| stretch.fill(bytes);
         let turn = Turn {
             central: Arc::clone(&central),
             start,

@@ -15,9 +15,11 @@
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
 //! - [`inbound`]: which parser reads the bytes now.
 //! - [`supervision`]: starting anew after the end, and how often.
+//! - [`entropy`] and [`chacha`]: unpredictable bytes, bought in bulk and stretched.
 //! - [`proxy`]: the way through a proxy, between tcp and tls.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
+pub(crate) mod chacha;
 pub(crate) mod closing;
 mod connecting;
 pub(crate) mod entropy;
