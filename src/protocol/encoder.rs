@@ -120,12 +120,17 @@ pub fn encode(
         mask,
         payload_length: payload.len() as u64,
     };
-    // Header and payload take their room at once.
+    write_whole(&header, payload, out);
+}
+
+/// Header and payload take their room at once.
+#[inline(always)]
+fn write_whole(header: &FrameHeader, payload: &[u8], out: &mut Buffer) {
     let room = out.room(MAX_HEADER_LENGTH + payload.len());
-    let (start, _) = room.split_first_chunk_mut().expect("the room is that long");
+    let start = room.first_chunk_mut().expect("the room is that long");
     let length = header.encode(start);
     let body = &mut room[length..length + payload.len()];
-    match mask {
+    match header.mask {
         Some(key) => mask::copy(body, payload, key),
         None => body.copy_from_slice(payload),
     }

@@ -123,6 +123,7 @@ fn blocks<const DOUBLE_ROUNDS: usize>(
 
 /// RFC 8439 §2.1, in all lanes.
 #[inline]
+#[allow(clippy::needless_range_loop, reason = "the lane of four rows")]
 fn quarter_round<const A: usize, const B: usize, const C: usize, const D: usize>(
     state: &mut [Row; 16],
 ) {
