@@ -3,6 +3,7 @@
 use super::link::Spare;
 use super::remote::Central;
 use super::resolver::{self, Resolver};
+use super::system::{Clock, Network};
 use super::timers::Timers;
 use super::{Reactor, Shared, Turn, WAKER};
 use crate::error::Error;
@@ -180,7 +181,7 @@ impl ReactorBuilder {
         let source = move |bytes: &mut [u8]| stretch.fill(bytes);
         let turn = Turn {
             central: Arc::clone(&central),
-            start,
+            clock: Clock::starting_at(start),
             now: Time::ZERO,
             tally: Tally::default(),
             lap: Time::ZERO,
@@ -191,7 +192,7 @@ impl ReactorBuilder {
             deflaters: Deflaters::default(),
         };
         let shared = Shared {
-            registry: poll.registry().try_clone().map_err(Error::Reactor)?,
+            network: Network::new(poll.registry().try_clone().map_err(Error::Reactor)?),
             resolver: Resolver::new(&central, self.dns_cache),
             central,
             turn,

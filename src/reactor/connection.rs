@@ -8,6 +8,7 @@ use super::remote::HandlerCall;
 use super::remote::{OwnedMessage, Written};
 use super::slots::Availability;
 use super::supervisor::Supervisor;
+use super::system::Readiness;
 use crate::error::DisconnectReason;
 use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
@@ -21,7 +22,6 @@ use crate::tls::TlsConfig;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
 use mio::Token;
-use mio::event::Event;
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
@@ -106,15 +106,12 @@ impl Connection {
     }
 
     /// The poll reported the socket.
-    pub(super) fn handle_event(&mut self, shared: &mut Shared, event: &Event) {
-        let ended = event.is_read_closed() || event.is_error();
-        let readable = event.is_readable() || ended;
-        let writable = event.is_writable() || event.is_error();
-        if event.token() != self.token {
+    pub(super) fn handle_event(&mut self, shared: &mut Shared, readiness: Readiness) {
+        if readiness.token != self.token {
             let racer = self
                 .racing
                 .iter()
-                .position(|(token, _)| *token == event.token());
+                .position(|(token, _)| *token == readiness.token);
             // Pitfall 24: an event of a socket that is gone finds nobody here.
             let Some(racer) = racer else {
                 return;
@@ -124,12 +121,12 @@ impl Connection {
             }
         }
         if let Some(link) = &mut self.link {
-            link.peer_ended |= ended;
+            link.peer_ended |= readiness.ended;
         }
-        if writable {
+        if readiness.writable {
             self.flush(shared);
         }
-        if readable {
+        if readiness.readable {
             self.receive(shared);
         }
     }
@@ -381,7 +378,7 @@ impl Connection {
         if let Some(mut link) = self.link.take() {
             #[cfg(feature = "tls")]
             link.close_notify(&mut shared.spare);
-            let _ = shared.registry.deregister(&mut link.stream);
+            shared.network.forget(&mut link.stream);
         }
         // What was not written by now never will be.
         for written in self.unwritten.drain(..) {

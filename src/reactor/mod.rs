@@ -14,6 +14,7 @@
 //! - [`status`]: what is counted, and who may look.
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
+//! - [`system`]: sockets, readiness and time, as the operating system gives them.
 
 mod builder;
 mod client;
@@ -28,6 +29,7 @@ mod slots;
 mod socket;
 mod status;
 mod supervisor;
+mod system;
 mod timers;
 
 pub use builder::ReactorBuilder;
@@ -51,16 +53,17 @@ use crate::trace::recorder::Recorder;
 use crate::trace::{Level, Ring};
 use connection::{Connection, Fate};
 use link::Spare;
-use mio::{Events, Poll, Registry, Token};
+use mio::{Events, Poll, Token};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
 use slots::Availability;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, mem};
 use supervisor::Supervisor;
+use system::{Clock, Network, Readiness};
 use timers::Timers;
 
 /// The token of the waker, and that of a connection without a socket.
@@ -104,7 +107,7 @@ pub struct Reactor {
 
 /// What the connections of a reactor share.
 struct Shared {
-    registry: Registry,
+    network: Network,
     central: Arc<Central>,
     resolver: Resolver,
     turn: Turn,
@@ -129,7 +132,7 @@ struct Shared {
 /// What a connection's turn works with.
 struct Turn {
     central: Arc<Central>,
-    start: Instant,
+    clock: Clock,
     /// Read from the clock once per turn.
     now: Time,
     /// What the connection at work has sent.
@@ -145,7 +148,7 @@ struct Turn {
 
 impl Turn {
     fn read_clock(&mut self) {
-        self.now = Time::from_start(self.start.elapsed());
+        self.now = self.clock.now();
         self.lap = self.now;
     }
 
@@ -301,8 +304,18 @@ impl Reactor {
             Err(error) => return Err(Error::Reactor(error)),
         }
         self.shared.turn.read_clock();
-        let news = self.events.iter().count() as u64;
-        let woken = self.handle_events();
+        let (mut news, mut woken) = (0, false);
+        for event in self.events.iter() {
+            news += 1;
+            let readiness = Readiness::from(event);
+            woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+        }
+        self.finish_turn(news, woken)
+    }
+
+    /// The turn after the poll's news, of which there were so many: everything else that is to be
+    /// done now. `woken`: other threads have left commands.
+    fn finish_turn(&mut self, news: u64, woken: bool) -> Result<(), Error> {
         self.handle_ready();
         if woken {
             self.handle_commands();
@@ -356,35 +369,8 @@ impl Reactor {
         let Some(next) = next else {
             return limit;
         };
-        let turn = &self.shared.turn;
-        let wait = next.since(Time::from_start(turn.start.elapsed()));
+        let wait = next.since(self.shared.turn.clock.now());
         Some(limit.map_or(wait, |limit| limit.min(wait)))
-    }
-
-    /// True if other threads have left commands.
-    fn handle_events(&mut self) -> bool {
-        let mut woken = false;
-        let Self {
-            events,
-            connections,
-            shared,
-            ..
-        } = self;
-        for event in events.iter() {
-            if event.token() == WAKER {
-                woken = true;
-                continue;
-            }
-            let index = slot(event.token());
-            let Some(Some(connection)) = connections.get_mut(index) else {
-                continue;
-            };
-            connection.handle_event(shared, event);
-            if connection.end_turn(shared) == Fate::Ended {
-                remove(connections, shared, index);
-            }
-        }
-        woken
     }
 
     /// Those that had more to read than their share.
@@ -566,6 +552,26 @@ const GOING_AWAY: CloseFrame<'static> = CloseFrame {
     code: CloseCode::GOING_AWAY,
     reason: "",
 };
+
+/// What the poll says of a socket, for its connection. True if it is the waker that it speaks of: other
+/// threads have left commands.
+fn handle_event(
+    connections: &mut [Option<Box<Connection>>],
+    shared: &mut Shared,
+    readiness: Readiness,
+) -> bool {
+    if readiness.token == WAKER {
+        return true;
+    }
+    let index = slot(readiness.token);
+    if let Some(Some(connection)) = connections.get_mut(index) {
+        connection.handle_event(shared, readiness);
+        if connection.end_turn(shared) == Fate::Ended {
+            remove(connections, shared, index);
+        }
+    }
+    false
+}
 
 /// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin
 /// anew in its place.
