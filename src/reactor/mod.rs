@@ -6,7 +6,7 @@
 //!                                      `-> one write, timers, ready list
 //! ```
 //!
-//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket.
+//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket, [`admission`] when.
 //! - [`receive`]: from the socket into the decoder.
 //! - [`dispatch`]: bytes to callbacks.
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
@@ -15,6 +15,7 @@
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
 
+mod admission;
 mod builder;
 mod client;
 mod connect;
@@ -42,6 +43,7 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
+use crate::session::admission::Gate;
 use crate::session::supervision::{Supervision, Verdict, is_failure};
 use crate::session::{Entropy, Output, Time, Wire};
 use crate::stats::tally::Tally;
@@ -111,6 +113,11 @@ struct Shared {
     spare: Spare,
     receive: Vec<u8>,
     timers: Timers,
+    /// Who may connect, and when.
+    gate: Gate,
+    /// Connections whose TLS handshakes are to go on.
+    #[cfg(feature = "tls")]
+    handshakes: VecDeque<ConnectionId>,
     /// Connections that have more to read than their share of the last turn.
     ready: Vec<ConnectionId>,
     level: Level,
@@ -301,13 +308,17 @@ impl Reactor {
             Err(error) => return Err(Error::Reactor(error)),
         }
         self.shared.turn.read_clock();
+        self.shared.gate.begin_turn();
         let news = self.events.iter().count() as u64;
         let woken = self.handle_events();
         self.handle_ready();
+        #[cfg(feature = "tls")]
+        self.handle_handshakes();
         if woken {
             self.handle_commands();
         }
         self.handle_timers();
+        self.handle_admission();
         self.handle_shutdown();
         self.shared.turn.end(news);
         match self.shared.escalated.pop_front() {
@@ -348,12 +359,18 @@ impl Reactor {
         if !self.shared.ready.is_empty() || !self.shared.escalated.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = self.shared.timers.next();
-        let next = match (next, self.shared.shutdown) {
-            (Some(timer), Some(shutdown)) => Some(timer.min(shutdown)),
-            (timer, shutdown) => timer.or(shutdown),
-        };
-        let Some(next) = next else {
+        #[cfg(feature = "tls")]
+        if !self.shared.handshakes.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let Shared {
+            timers,
+            gate,
+            shutdown,
+            ..
+        } = &self.shared;
+        let next = [timers.next(), gate.wakes_at(), *shutdown];
+        let Some(next) = next.into_iter().flatten().min() else {
             return limit;
         };
         let turn = &self.shared.turn;
@@ -394,7 +411,7 @@ impl Reactor {
             let id = self.ready[index];
             self.with(id, |connection, shared| {
                 if mem::take(&mut connection.ready) {
-                    connection.receive(shared);
+                    connection.handle_readable(shared);
                 }
             });
         }

@@ -15,6 +15,8 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StageTimes {
+    /// Waiting to be admitted (see [`Admission`](crate::Admission)), before the attempt began.
+    pub admission: Option<Duration>,
     /// Looking up the name.
     pub resolve: Option<Duration>,
     /// The TCP handshake, with all addresses that were tried before it succeeded.
@@ -68,10 +70,11 @@ impl Reach {
         }
     }
 
-    /// The same attempt at another server, after a redirect; its time runs on.
-    pub(super) fn redirected(&self, now: Time) -> Self {
+    /// The same attempt at another server, after a redirect; its time runs on, but for what it has
+    /// waited to be admitted.
+    pub(super) fn redirected(&self, now: Time, waited: Duration) -> Self {
         Self {
-            began: self.began,
+            began: self.began.after(waited),
             ..Self::new(now)
         }
     }

@@ -22,6 +22,11 @@ impl Time {
         Self(self.0.saturating_add(nanoseconds(duration)))
     }
 
+    /// Saturates at the reactor's start.
+    pub(crate) fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanoseconds(duration)))
+    }
+
     /// Zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
