@@ -58,6 +58,11 @@ impl Default for Limits {
 pub trait Observer {
     /// A frame begins.
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]);
+    /// A frame that is a whole message, uncompressed: what nearly all of them are.
+    #[inline(always)]
+    fn whole(&mut self, header: &FrameHeader, payload: &[u8]) {
+        self.frame(header, payload);
+    }
     /// A message in several frames is complete.
     fn completed(&mut self, opcode: OpCode, message: &[u8]);
 }
@@ -239,6 +244,49 @@ impl Assembly {
     /// Nothing incomplete in it?
     fn is_idle(&self) -> bool {
         self.header_length == 0 && self.frame.is_none() && self.kind.is_none()
+    }
+
+    /// Takes the fragments of an uncompressed message that lie whole and in order in `input`, those
+    /// of a server: what a message in fragments consists of nearly always. `None` says only that
+    /// the message is not complete; the rest of [`advance`](Decoder::advance) has to look why.
+    #[inline]
+    fn take_fragments(
+        &mut self,
+        input: &mut &[u8],
+        limits: &Limits,
+        observer: &mut impl Observer,
+    ) -> Result<Option<FrameHeader>, ProtocolError> {
+        if self.header_length > 0 || self.frame.is_some() || self.inflater.is_some() {
+            return Ok(None);
+        }
+        while let Some((header, start, length)) = FrameHeader::parse_fragment(input) {
+            let kind = match (header.opcode, self.kind) {
+                (OpCode::Continuation, kind @ Some(_)) => kind,
+                (OpCode::Text, None) => Some(MessageKind::Text),
+                (OpCode::Binary, None) => Some(MessageKind::Binary),
+                _ => break,
+            };
+            let room = limits.max_message.saturating_sub(self.message.len() as u64);
+            if header.payload_length > limits.max_frame.min(room) {
+                break;
+            }
+            let Some((payload, rest)) = input[start..].split_at_checked(length) else {
+                break;
+            };
+            *input = rest;
+            observer.frame(&header, payload);
+            self.kind = kind;
+            self.message.extend(payload);
+            if kind == Some(MessageKind::Text) {
+                self.message
+                    .validate()
+                    .map_err(ProtocolError::InvalidUtf8)?;
+            }
+            if header.fin {
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes what `input` has of the header under way. `None`: it is still incomplete.
@@ -447,7 +495,7 @@ impl Decoder {
             _ => Event::Binary(payload),
         };
         *input = rest;
-        observer.frame(&header, payload);
+        observer.whole(&header, payload);
         Some(message)
     }
 
@@ -522,6 +570,11 @@ impl Decoder {
                 return Ok(None);
             }
             let assembly = self.assembly.get_or_insert_with(|| pool.take());
+            if sender == Sender::Server
+                && let Some(last) = assembly.take_fragments(input, &limits, observer)?
+            {
+                return Ok(Some(last));
+            }
             let mut frame = match assembly.frame.take() {
                 Some(frame) => frame,
                 None => match assembly.take_header(input)? {

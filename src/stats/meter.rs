@@ -257,6 +257,7 @@ impl ConnectionMeter {
         now_ns: u64,
         queued: u64,
     ) {
+        tally.inbound.settle();
         self.common.add(tally, now_ns);
         reactor.common.add(tally, now_ns);
         if queued != self.queued.value() {
@@ -420,6 +421,7 @@ impl ReactorMeter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::frame::OpCode;
     use crate::trace::kind::Kind;
 
     fn meters() -> (ConnectionMeter, ReactorMeter, Tally) {
@@ -435,9 +437,10 @@ mod tests {
         let (connection, reactor, mut tally) = meters();
         for now in [5, 6] {
             tally.inbound.socket_bytes = 100;
-            tally.inbound.frame(1, 40);
+            tally.inbound.frame(1, 30);
+            tally.inbound.message(50);
+            tally.inbound.whole(OpCode::Binary, 10);
             tally.inbound.frame(9, 2);
-            tally.inbound.message(60);
             tally.outbound.frame(10, 2);
             tally.drops = 1;
             connection.publish(&reactor, &mut tally, now, 7 * now);
@@ -445,13 +448,14 @@ mod tests {
         }
         let (own, all) = (connection.snapshot(), reactor.snapshot());
         assert_eq!((own.received, own.sent), (all.received, all.sent));
-        assert_eq!(own.received.messages, 2);
+        assert_eq!(own.received.messages, 4);
         assert_eq!(
             (own.received.message_bytes, own.received.frame_bytes),
             (120, 84)
         );
         assert_eq!(own.received.socket_bytes, 200);
-        assert_eq!((own.received.frames.text, own.received.frames.ping), (2, 2));
+        let frames = own.received.frames;
+        assert_eq!((frames.text, frames.binary, frames.ping), (2, 2, 2));
         assert_eq!((own.sent.frames.pong, own.sent.messages), (2, 0));
         assert_eq!((own.drops, all.drops), (2, 2));
         assert_eq!((own.queued_bytes, own.queued_bytes_high), (3, 42));
