@@ -26,7 +26,7 @@ impl Reactor {
     /// TLS handshakes go on, a turn's share of them, whoever has waited longest first.
     #[cfg(feature = "tls")]
     pub(super) fn handle_handshakes(&mut self) {
-        for _ in 0..self.shared.gate.policy().handshakes() {
+        for _ in 0..self.shared.gate.handshakes_per_turn() {
             let Some(id) = self.shared.handshakes.pop_front() else {
                 return;
             };

@@ -101,13 +101,13 @@ impl Admission {
     /// # Errors
     /// [`PolicyError::Zero`]: no connects, or no period.
     pub const fn rate(mut self, connects: u32, period: Duration) -> Result<Self, PolicyError> {
-        if connects == 0 {
-            return Err(PolicyError::Zero("the number of connects in a period"));
-        }
         if period.is_zero() {
             return Err(PolicyError::Zero("the period of the connects"));
         }
-        self.pace = period.checked_div(connects).expect("it is not zero");
+        match period.checked_div(connects) {
+            Some(pace) => self.pace = pace,
+            None => return Err(PolicyError::Zero("the number of connects in a period")),
+        }
         Ok(self)
     }
 
@@ -139,11 +139,6 @@ impl Admission {
         }
         self.handshakes = most;
         Ok(self)
-    }
-
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there are none"))]
-    pub(crate) const fn handshakes(&self) -> u32 {
-        self.handshakes
     }
 }
 
@@ -242,8 +237,10 @@ impl Gate {
         }
     }
 
-    pub(crate) fn policy(&self) -> &Admission {
-        &self.policy
+    /// Steps of TLS handshakes in one turn.
+    #[cfg(feature = "tls")]
+    pub(crate) fn handshakes_per_turn(&self) -> u32 {
+        self.policy.handshakes
     }
 
     /// A turn of the reactor begins.
