@@ -59,6 +59,11 @@ impl Flow {
         self.message_bytes += bytes;
     }
 
+    /// Anything but bytes?
+    pub(super) fn has_frames(&self) -> bool {
+        self.messages | self.frame_bytes > 0 || self.frames != [0; OPCODES]
+    }
+
     #[inline]
     pub(crate) fn message(&mut self, length: usize) {
         if cfg!(websockex_no_stats) {
@@ -141,6 +146,11 @@ impl Tally {
     pub(crate) fn disconnected(&mut self, cause: Cause, again: bool) {
         self.disconnects += 1;
         self.reconnect = again.then_some(cause);
+    }
+
+    /// Anything that seldom happens?
+    pub(super) fn has_rare(&self) -> bool {
+        self.disconnects | self.drops > 0 || self.round_trip_ns.is_some()
     }
 
     pub(super) fn took(&self, step: Step) -> bool {
