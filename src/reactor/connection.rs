@@ -14,6 +14,7 @@ use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
+use crate::session::admission::Permit;
 use crate::session::outbound::Compression;
 use crate::session::{Inbound, Life, Session, Stage, Target, Time, Wire};
 use crate::stats::meter::ConnectionMeter;
@@ -40,11 +41,13 @@ pub(super) struct Connection {
     pub(super) armed: Option<Time>,
     /// Reading was paused when the last turn ended.
     pub(super) paused: bool,
-    /// On the ready list: there is more to read than a turn's share.
+    /// On the ready list: there is more to read than a turn's share. Or, while TLS is agreed on, in the
+    /// queue of handshakes.
     pub(super) ready: bool,
     /// Who waits until all output is written.
     pub(super) unwritten: Vec<Written>,
     pub(super) supervisor: Option<Box<Supervisor>>,
+    pub(super) permit: Permit,
     /// The look-up whose answer is awaited.
     pub(super) lookup: u64,
     #[cfg(feature = "tls")]
@@ -95,6 +98,7 @@ impl Connection {
             ready: false,
             unwritten: Vec::new(),
             supervisor: None,
+            permit: Permit::None,
             lookup: 0,
             #[cfg(feature = "tls")]
             tls: request.tls,
@@ -127,7 +131,7 @@ impl Connection {
             self.flush(shared);
         }
         if readiness.readable {
-            self.receive(shared);
+            self.handle_readable(shared);
         }
     }
 
@@ -306,6 +310,9 @@ impl Connection {
         self.write_out(shared);
         if self.life().stage == Stage::Over {
             self.finish(shared);
+        }
+        if self.permit != Permit::None {
+            self.settle_permit(shared);
         }
         let life = &self.core.session.life;
         if life.stage == Stage::Ended {

@@ -6,7 +6,7 @@
 //!                                      `-> one write, timers, ready list
 //! ```
 //!
-//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket.
+//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket, [`admission`] when.
 //! - [`receive`]: from the socket into the decoder.
 //! - [`dispatch`]: bytes to callbacks.
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
@@ -16,6 +16,7 @@
 //! - [`resolver`]: names looked up on threads of their own.
 //! - [`system`]: sockets, readiness and time, as the operating system gives them.
 
+mod admission;
 mod builder;
 mod client;
 mod connect;
@@ -44,6 +45,7 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
+use crate::session::admission::Gate;
 use crate::session::supervision::{Supervision, Verdict, is_failure};
 use crate::session::{Entropy, Output, Time, Wire};
 use crate::stats::tally::Tally;
@@ -114,6 +116,11 @@ struct Shared {
     spare: Spare,
     receive: Vec<u8>,
     timers: Timers,
+    /// Who may connect, and when.
+    gate: Gate,
+    /// Connections whose TLS handshakes are to go on.
+    #[cfg(feature = "tls")]
+    handshakes: VecDeque<ConnectionId>,
     /// Connections that have more to read than their share of the last turn.
     ready: Vec<ConnectionId>,
     level: Level,
@@ -303,7 +310,7 @@ impl Reactor {
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(Error::Reactor(error)),
         }
-        self.shared.turn.read_clock();
+        self.begin_turn();
         let (mut news, mut woken) = (0, false);
         for event in self.events.iter() {
             news += 1;
@@ -313,14 +320,23 @@ impl Reactor {
         self.finish_turn(news, woken)
     }
 
+    /// The turn before the poll's news.
+    fn begin_turn(&mut self) {
+        self.shared.turn.read_clock();
+        self.shared.gate.begin_turn();
+    }
+
     /// The turn after the poll's news, of which there were so many: everything else that is to be
     /// done now. `woken`: other threads have left commands.
     fn finish_turn(&mut self, news: u64, woken: bool) -> Result<(), Error> {
         self.handle_ready();
+        #[cfg(feature = "tls")]
+        self.handle_handshakes();
         if woken {
             self.handle_commands();
         }
         self.handle_timers();
+        self.handle_admission();
         self.handle_shutdown();
         self.shared.turn.end(news);
         match self.shared.escalated.pop_front() {
@@ -361,12 +377,18 @@ impl Reactor {
         if !self.shared.ready.is_empty() || !self.shared.escalated.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = self.shared.timers.next();
-        let next = match (next, self.shared.shutdown) {
-            (Some(timer), Some(shutdown)) => Some(timer.min(shutdown)),
-            (timer, shutdown) => timer.or(shutdown),
-        };
-        let Some(next) = next else {
+        #[cfg(feature = "tls")]
+        if !self.shared.handshakes.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let Shared {
+            timers,
+            gate,
+            shutdown,
+            ..
+        } = &self.shared;
+        let next = [timers.next(), gate.wakes_at(), *shutdown];
+        let Some(next) = next.into_iter().flatten().min() else {
             return limit;
         };
         let wait = next.since(self.shared.turn.clock.now());
@@ -380,7 +402,7 @@ impl Reactor {
             let id = self.ready[index];
             self.with(id, |connection, shared| {
                 if mem::take(&mut connection.ready) {
-                    connection.receive(shared);
+                    connection.handle_readable(shared);
                 }
             });
         }

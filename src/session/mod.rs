@@ -1,7 +1,7 @@
 //! The life of one connection, without sockets and without a clock.
 //!
 //! ```text
-//! resolve -> tcp -> [proxy] -> tls -> upgrade -> open -> closing -> over -> back-off -> resolve ...
+//! [queue] -> resolve -> tcp -> [proxy] -> tls -> upgrade -> open -> closing -> over -> back-off ...
 //! ```
 //!
 //! The reactor, above, does what a session asks for ([`Step`]) and tells it what came of it
@@ -9,6 +9,7 @@
 //!
 //! - [`life`]: the stages, their deadlines, and what ends them; [`connecting`] and [`returning`] are
 //!   its beginning and its end.
+//! - [`admission`]: when an attempt that is due may begin, among all those of a reactor.
 //! - [`reach`]: which address to try when, and how long each stage took.
 //! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
@@ -19,6 +20,7 @@
 //! - [`proxy`]: the way through a proxy, between tcp and tls.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
+pub(crate) mod admission;
 pub(crate) mod chacha;
 pub(crate) mod closing;
 mod connecting;

@@ -53,10 +53,11 @@ impl Reach {
         }
     }
 
-    /// The same attempt at another server, after a redirect; its time runs on.
-    pub(super) fn redirected(&self, now: Time) -> Self {
+    /// The same attempt at another server, after a redirect; its time runs on, but for what it has
+    /// waited to be admitted.
+    pub(super) fn redirected(&self, now: Time, waited: Duration) -> Self {
         Self {
-            began: self.began,
+            began: self.began.after(waited),
             ..Self::new(now)
         }
     }
