@@ -98,8 +98,8 @@ pub use error::{
     SocksReply, SocksViolation, Stage, Watch,
 };
 pub use handler::{
-    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
-    Termination,
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, OpenReason,
+    Reconnect, Termination,
 };
 pub use protocol::close::CloseCode;
 pub use protocol::decoder::Limits;

@@ -13,6 +13,7 @@ use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
+use crate::session::aside::Comeback;
 use crate::session::outbound::Compression;
 use crate::session::{Inbound, Life, Session, Stage, Time, Wire};
 use crate::stats::meter::ConnectionMeter;
@@ -423,6 +424,7 @@ impl Connection {
             life.stage = Stage::Ended;
             return;
         }
+        let mut step = Comeback::Again;
         let delay = match decision {
             _ if last => None,
             Reconnect::Never => None,
@@ -435,13 +437,14 @@ impl Connection {
                 {
                     self.tls = request.tls;
                 }
+                step = Comeback::Elsewhere;
                 Some(Duration::ZERO)
             }
         };
         let tally = &mut shared.turn.tally;
         tally.disconnected(super::status::cause(&reason), delay.is_some());
         let (mut output, _) = shared.turn.split(None);
-        life.plan(&mut output, delay, reason);
+        life.plan(&mut output, delay, step, reason);
     }
 
     /// The last callback; the connection is no more.

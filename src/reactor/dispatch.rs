@@ -7,8 +7,8 @@ use super::slots::Availability;
 use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{
-    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect, Story,
-    Termination,
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, OpenReason,
+    Reconnect, Story, Termination,
 };
 use crate::protocol::decoder::Event;
 use crate::session::inbound::FrameTrace;
@@ -106,8 +106,10 @@ impl Core {
                 let _ = waiting.try_send(Ok(()));
             }
             cx.life.callback = Callback::OnOpen;
+            let before = cx.life.take_before();
             let open = Open {
                 epoch: cx.life.epoch,
+                reason: OpenReason::new(before.as_ref()),
                 attempts,
                 times: cx.life.stage_times(),
                 response: &response,

@@ -585,6 +585,7 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
             Verdict::Restart(count) => {
                 if let Some(mut next) = supervisor.restart(id, count, shared) {
                     next.supervisor = Some(supervisor);
+                    next.life().succeed(reason);
                     // A turn of its own, in which its first attempt is armed.
                     next.ready = true;
                     shared.ready.push(id);

@@ -3,6 +3,7 @@
 //! Before this comes the reactor, which reports what the sockets did; after it, on the way in, the
 //! decoder, and on the way out [`outbound`](super::outbound).
 
+use super::aside::Aside;
 use super::liveness::{Due, Heard, Liveness};
 use super::options::Target;
 use super::outbound::{Compression, Output, WaitingPong};
@@ -107,6 +108,8 @@ pub(crate) struct Life {
     pub(super) ending: Option<Box<DisconnectReason>>,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
+    /// What few connections have.
+    pub(super) aside: Option<Box<Aside>>,
 }
 
 impl Life {
@@ -138,6 +141,7 @@ impl Life {
             high_water: false,
             ending: None,
             clean: false,
+            aside: None,
         }
     }
 

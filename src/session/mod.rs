@@ -9,6 +9,7 @@
 //!
 //! - [`life`]: the stages, their deadlines, and what ends them; [`connecting`] and [`returning`] are
 //!   its beginning and its end.
+//! - [`aside`]: what few connections have at a time, between two opens above all.
 //! - [`reach`]: which address to try when, and how long each stage took.
 //! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
@@ -18,6 +19,7 @@
 //! - [`proxy`]: the way through a proxy, between tcp and tls.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
+pub(crate) mod aside;
 pub(crate) mod closing;
 mod connecting;
 pub(crate) mod entropy;
@@ -32,6 +34,8 @@ pub(crate) mod reach;
 mod redirect;
 mod returning;
 pub(crate) mod supervision;
+#[cfg(test)]
+mod tests;
 pub(crate) mod time;
 pub(crate) mod timers;
 

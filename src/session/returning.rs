@@ -4,6 +4,7 @@
 //! happens where it leaves that to the request, and [`redirect`](super::redirect) where to.
 
 use super::Entropy;
+use super::aside::Comeback;
 use super::life::{Life, Stage};
 use super::options::Target;
 use super::outbound::Output;
@@ -134,6 +135,7 @@ impl Life {
         &mut self,
         output: &mut Output<'_>,
         delay: Option<Duration>,
+        step: Comeback,
         reason: DisconnectReason,
     ) {
         let Some(delay) = delay else {
@@ -146,5 +148,6 @@ impl Life {
         self.record(output, Kind::ReconnectScheduled, |time, id| {
             Event::reconnect_scheduled(time, id, nanoseconds, &reason)
         });
+        self.remember(step, reason);
     }
 }

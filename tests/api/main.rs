@@ -15,6 +15,7 @@ mod limits;
 mod messages;
 mod pitfalls;
 mod proxies;
+mod reasons;
 mod reconnect;
 mod redirects;
 mod remote;
