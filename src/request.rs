@@ -190,8 +190,11 @@ impl Request {
         self
     }
 
-    /// How long the peer may take to answer a Close frame, and again to end the TCP connection
-    /// after that; 5 s by default.
+    /// How long the peer may take to answer a Close frame, from when the operating system has it, and
+    /// again to end the TCP connection after that; 5 s by default.
+    ///
+    /// What was sent before the Close frame leaves before it. For that it has this long whenever the
+    /// peer takes some of it, and six times as long at most; then the TCP connection is dropped.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.options().close_timeout = timeout;

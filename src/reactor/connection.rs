@@ -2,6 +2,7 @@
 //! session and its handler, and then settled: written, re-armed, published, or ended.
 
 use super::Shared;
+use super::casts::Casts;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire};
 use super::remote::HandlerCall;
@@ -43,13 +44,20 @@ pub(super) struct Connection {
     pub(super) paused: bool,
     /// On the ready list: there is more to read than a turn's share.
     pub(super) ready: bool,
-    /// Who waits until all output is written.
-    pub(super) unwritten: Vec<Written>,
+    /// Who waits until a message is written, in the order of the messages.
+    pub(super) unwritten: Vec<Unwritten>,
     pub(super) supervisor: Option<Box<Supervisor>>,
     /// The look-up whose answer is awaited.
     pub(super) lookup: u64,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<TlsConfig>,
+}
+
+/// Somebody who waits until the socket has a message.
+pub(super) struct Unwritten {
+    /// The last byte of it, counted as [`Link::handed`] counts, once it is in the link.
+    end: Option<u64>,
+    written: Written,
 }
 
 /// Is there a connection after its turn?
@@ -81,7 +89,7 @@ impl Connection {
                     inbound: Inbound::Nobody,
                     life,
                 },
-                casts: Vec::new(),
+                casts: Casts::default(),
                 batch: false,
                 peer: None,
                 published: Availability::NotOpen,
@@ -199,7 +207,7 @@ impl Connection {
             (None, _) => {}
             // Who does not wait any more need not know.
             (Some(written), Err(error)) => drop(written.try_send(Err(error))),
-            (Some(written), Ok(())) => self.unwritten.push(written),
+            (Some(written), Ok(())) => self.unwritten.push(Unwritten { end: None, written }),
         }
     }
 
@@ -359,15 +367,12 @@ impl Connection {
             // What falls to the low mark here was never reported as high: it is the same turn.
             life.handle_queued(&mut output, queued);
         }
-        if queued == 0 {
-            for written in self.unwritten.drain(..) {
-                let _ = written.try_send(Ok(()));
-            }
-        }
         shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
+        life.handle_handed(shared.turn.now, queued, link.handed);
         if life.stage == Stage::Failing {
             link.end();
         }
+        tell_written(&mut self.unwritten, link);
         if let Some(error) = link.take_error() {
             let (mut output, _) = shared.turn.split(None);
             match error {
@@ -385,8 +390,8 @@ impl Connection {
             let _ = shared.registry.deregister(&mut link.stream);
         }
         // What was not written by now never will be.
-        for written in self.unwritten.drain(..) {
-            let _ = written.try_send(Err(SendError::Gone));
+        for waiting in self.unwritten.drain(..) {
+            let _ = waiting.written.try_send(Err(SendError::Gone));
         }
         self.core.session.inbound = Inbound::Nobody;
         self.token = super::NO_TOKEN;
@@ -451,7 +456,24 @@ impl Connection {
     pub(super) fn terminate(
         self,
         shared: &mut Shared,
-    ) -> (DisconnectReason, Option<Box<Supervisor>>) {
-        (self.core.terminate(&mut shared.turn), self.supervisor)
+        reason: DisconnectReason,
+    ) -> (DisconnectReason, Casts) {
+        self.core.terminate(&mut shared.turn, reason)
     }
+}
+
+/// Tells those who wait for messages that the socket has by now.
+fn tell_written(unwritten: &mut Vec<Unwritten>, link: &Link) {
+    if unwritten.is_empty() {
+        return;
+    }
+    let end = link.handed + link.queued() as u64;
+    unwritten.retain_mut(|waiting| {
+        let written = *waiting.end.get_or_insert(end) <= link.handed;
+        if written {
+            // Who does not wait any more need not know.
+            let _ = waiting.written.try_send(Ok(()));
+        }
+        !written
+    });
 }

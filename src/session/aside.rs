@@ -1,5 +1,6 @@
 //! What few connections have at a time: kept apart, so that an idle one pays a pointer for it.
 
+use super::closing::Handing;
 use super::life::Life;
 use crate::error::DisconnectReason;
 
@@ -8,6 +9,8 @@ use crate::error::DisconnectReason;
 pub(crate) struct Aside {
     /// What it is that the next open ends.
     pub(super) before: Option<Before>,
+    /// A Close frame that waits behind other output.
+    pub(super) handing: Option<Handing>,
 }
 
 /// What came before an open.
@@ -29,7 +32,7 @@ pub(crate) enum Comeback {
 
 impl Aside {
     fn is_empty(&self) -> bool {
-        self.before.is_none()
+        self.before.is_none() && self.handing.is_none()
     }
 }
 

@@ -57,6 +57,10 @@ impl Life {
         self.deadline = None;
         self.queued = 0;
         self.pong = None;
+        if let Some(aside) = &mut self.aside {
+            aside.handing = None;
+        }
+        self.tidy();
         self.ending
             .take()
             .map_or(DisconnectReason::Dropped, |reason| *reason)

@@ -1,5 +1,6 @@
 //! Whole lives in virtual time: a [`Rig`] plays the reactor and the server for one connection.
 
+mod closing;
 mod returning;
 
 use super::entropy::Entropy;
