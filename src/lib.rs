@@ -117,8 +117,8 @@ pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
 pub use session::proxy::{Proxy, ProxyUrlError};
-pub use session::reach::StageTimes;
 pub use session::supervision::{Restart, Supervision};
 pub use session::timers::TimerId;
+pub use stats::StageTimes;
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsConfigBuilder};

@@ -16,7 +16,7 @@ use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::aside::Comeback;
 use crate::session::outbound::Compression;
-use crate::session::{Inbound, Life, Session, Stage, Time, Wire};
+use crate::session::{Inbound, Life, Session, Stage, Target, Time, Wire};
 use crate::stats::meter::ConnectionMeter;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
@@ -75,8 +75,8 @@ impl Connection {
         handler: Box<dyn Handler>,
         shared: &Shared,
     ) -> Self {
-        let server = request.target.url.host_header().to_string();
-        let meter = ConnectionMeter::new(request.target.options.name.clone(), server);
+        let Target { url, options } = &request.target;
+        let meter = ConnectionMeter::new(options.name.clone(), url.clone());
         let meter = Arc::new(meter);
         shared.central.slots().register(id, &meter);
         let mut life = Life::new(id.0, request.target, shared.level, shared.turn.now);
@@ -436,6 +436,7 @@ impl Connection {
             Reconnect::ByPolicy => policy,
             Reconnect::After(delay) => Some(delay),
             Reconnect::To(request) => {
+                self.core.meter.set_url(request.target.url.clone());
                 let (mut output, _) = shared.turn.split(None);
                 life.change_target(&mut output, request.target);
                 #[cfg(feature = "tls")]

@@ -143,13 +143,11 @@ impl Core {
             let result = match decoder.decode_whole(&mut input, pool, &mut observer) {
                 Some(Event::Text(text)) => {
                     self.batch = true;
-                    cx.output.tally.inbound.message(text.len());
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Text(text))
                 }
                 Some(Event::Binary(bytes)) => {
                     self.batch = true;
-                    cx.output.tally.inbound.message(bytes.len());
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Binary(bytes))
                 }
@@ -346,10 +344,12 @@ impl Core {
 fn call_for(event: Event<'_>, handler: &mut dyn Handler, cx: &mut Context<'_>) -> HandlerResult {
     match event {
         Event::Text(text) => {
+            cx.output.tally.inbound.message(text.len());
             cx.life.callback = Callback::OnMessage;
             handler.on_message(cx, Message::Text(text))
         }
         Event::Binary(bytes) => {
+            cx.output.tally.inbound.message(bytes.len());
             cx.life.callback = Callback::OnMessage;
             handler.on_message(cx, Message::Binary(bytes))
         }

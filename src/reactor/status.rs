@@ -100,7 +100,7 @@ pub struct ConnectionStatus {
     pub id: ConnectionId,
     /// The name that its request gave it.
     pub name: Option<Arc<str>>,
-    /// Host and port that its first request named.
+    /// Host and port that it connects to.
     pub server: String,
     /// How far it has come.
     pub state: ConnectionState,
@@ -115,7 +115,7 @@ impl ConnectionStatus {
         Self {
             id,
             name: meter.name.clone(),
-            server: meter.server.clone(),
+            server: meter.server(),
             state: ConnectionState::of_meter(meter),
             now,
             stats: meter.snapshot(),

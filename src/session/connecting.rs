@@ -332,6 +332,7 @@ impl Life {
         self.heard = Heard::open(output.now);
         if let Some(reach) = &mut self.reach {
             reach.times.upgrade = reach.lap(output.now);
+            reach.times.total = Some(output.now.since(reach.began()));
         }
         let liveness = &self.target.options.liveness;
         self.liveness = (!liveness.is_empty())

@@ -4,28 +4,13 @@
 //! 250 ms after the last or as soon as one has failed, and the first to connect wins.
 
 use super::Time;
+use crate::stats::StageTimes;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// RFC 8305 §5: "One recommended value for a default delay is 250 milliseconds."
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-
-/// How long the stages of an attempt took; `None` for those it did not come to, or had no need of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StageTimes {
-    /// Looking up the name.
-    pub resolve: Option<Duration>,
-    /// The TCP handshake, with all addresses that were tried before it succeeded.
-    pub tcp: Option<Duration>,
-    /// Asking a proxy for the way.
-    pub proxy: Option<Duration>,
-    /// The TLS handshake.
-    pub tls: Option<Duration>,
-    /// The opening handshake.
-    pub upgrade: Option<Duration>,
-}
 
 /// One attempt on its way to an open connection.
 pub(super) struct Reach {
