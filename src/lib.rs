@@ -117,6 +117,7 @@ pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
 pub use session::proxy::{Proxy, ProxyUrlError};
+pub use session::refresh::Attempt;
 pub use session::supervision::{Restart, Supervision};
 pub use session::timers::TimerId;
 pub use stats::StageTimes;

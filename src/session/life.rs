@@ -89,8 +89,9 @@ pub(crate) struct Life {
     pub(super) deflate: Option<Agreed>,
     pub(crate) timers: Timers,
     pub(crate) target: Target,
-    /// The request's own target, while a redirect is followed.
-    pub(super) redirected_from: Option<Box<Target>>,
+    /// The target as it was built, while an attempt is made with a refreshed one or another server
+    /// is tried after a redirect.
+    pub(super) built: Option<Box<Target>>,
     /// Redirects followed in this attempt.
     pub(super) redirects: u8,
     /// The attempt under way.
@@ -131,7 +132,7 @@ impl Life {
             deflate: None,
             timers: Timers::default(),
             target,
-            redirected_from: None,
+            built: None,
             redirects: 0,
             reach: None,
             heard: Heard::default(),

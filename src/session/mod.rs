@@ -10,6 +10,7 @@
 //! - [`life`]: the stages, their deadlines, and what ends them; [`connecting`] and [`returning`] are
 //!   its beginning and its end.
 //! - [`aside`]: what few connections have at a time, between two opens above all.
+//! - [`refresh`]: what the request changes of itself before each attempt.
 //! - [`reach`]: which address to try when, and how long each stage took.
 //! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
@@ -32,6 +33,7 @@ pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod reach;
 mod redirect;
+pub(crate) mod refresh;
 mod returning;
 pub(crate) mod supervision;
 #[cfg(test)]

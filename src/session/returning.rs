@@ -25,21 +25,19 @@ impl Life {
             Some(DisconnectReason::ConnectFailed(Error::Handshake(HandshakeError::Rejected(
                 rejection,
             )))) if self.redirects < self.target.options.max_redirects => {
-                redirect::follow(&self.target, rejection)
+                redirect::follow(&self.target, self.built.as_deref(), rejection)
             }
             _ => None,
         };
         let Some(next) = next else {
             self.redirects = 0;
-            if let Some(target) = self.redirected_from.take() {
-                self.target = *target;
-            }
+            self.restore();
             return false;
         };
         self.redirects += 1;
         let url = next.url.clone();
         let from = std::mem::replace(&mut self.target, next);
-        self.redirected_from.get_or_insert_with(|| Box::new(from));
+        self.built.get_or_insert_with(|| Box::new(from));
         self.ending = None;
         self.stage = Stage::BackOff;
         self.deadline = Some(output.now);

@@ -18,6 +18,7 @@ mod proxies;
 mod reasons;
 mod reconnect;
 mod redirects;
+mod refresh;
 mod remote;
 mod supervision;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
