@@ -9,6 +9,7 @@
 //! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket, [`admission`] when.
 //! - [`receive`]: from the socket into the decoder.
 //! - [`dispatch`]: bytes to callbacks.
+//! - [`casts`]: those that wait for a connection to open.
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
 //! - [`status`]: what is counted, and who may look.
@@ -18,6 +19,7 @@
 
 mod admission;
 mod builder;
+mod casts;
 mod client;
 mod connect;
 mod connection;
@@ -312,7 +314,7 @@ impl Reactor {
         }
         self.begin_turn();
         let (mut news, mut woken) = (0, false);
-        for event in self.events.iter() {
+        for event in &self.events {
             news += 1;
             let readiness = Readiness::from(event);
             woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
@@ -598,34 +600,46 @@ fn handle_event(
 /// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin
 /// anew in its place.
 fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, index: usize) {
-    let Some(connection) = connections[index].take() else {
+    let Some(mut connection) = connections[index].take() else {
         return;
     };
     let id = connection.core.id;
     let options = Arc::clone(&connection.core.session.life.target.options);
-    let (reason, supervisor) = connection.terminate(shared);
     let name = options.name.as_deref();
-    let mut escalates = options.linked && is_failure(&reason);
-    if let Some(mut supervisor) = supervisor
-        && !shared.is_shutting_down()
-    {
-        match supervisor.judge(&reason, shared.turn.now) {
-            Verdict::Restart(count) => {
-                if let Some(mut next) = supervisor.restart(id, count, shared) {
-                    next.supervisor = Some(supervisor);
-                    // A turn of its own, in which its first attempt is armed.
-                    next.ready = true;
-                    shared.ready.push(id);
-                    // What the last one was, this one is not.
-                    shared.central.slots().publish(id, Availability::NotOpen);
-                    connections[index] = Some(Box::new(next));
-                    return;
-                }
-                escalates = true;
-            }
-            Verdict::Escalate => escalates = true,
-            Verdict::End => {}
+    let reason = connection.life().take_reason();
+    let supervisor = connection.supervisor.take();
+    let supervisor = supervisor.filter(|_| !shared.is_shutting_down());
+    let (verdict, supervisor) = match supervisor {
+        Some(mut supervisor) => {
+            let verdict = supervisor.judge(&reason, shared.turn.now);
+            (verdict, Some(supervisor))
         }
+        None => (Verdict::End, None),
+    };
+    let mut escalates = options.linked && is_failure(&reason) || verdict == Verdict::Escalate;
+    let restart = match (verdict, supervisor) {
+        (Verdict::Restart(count), Some(supervisor)) => Some((supervisor, count)),
+        _ => None,
+    };
+    if restart.is_none() {
+        connection.core.abandon(&mut shared.turn);
+    }
+    let (reason, casts) = connection.terminate(shared, reason);
+    if let Some((mut supervisor, count)) = restart {
+        if let Some(mut next) = supervisor.restart(id, count, shared) {
+            next.supervisor = Some(supervisor);
+            next.life().succeed(reason);
+            next.core.casts = casts;
+            // A turn of its own, in which its first attempt is armed.
+            next.ready = true;
+            shared.ready.push(id);
+            // What the last one was, this one is not.
+            shared.central.slots().publish(id, Availability::NotOpen);
+            connections[index] = Some(Box::new(next));
+            return;
+        }
+        casts.discard();
+        escalates = true;
     }
     shared.central.slots().release(id, name);
     shared.turn.skip_lap();

@@ -10,6 +10,8 @@
 //! - [`life`]: the stages, their deadlines, and what ends them; [`connecting`] and [`returning`] are
 //!   its beginning and its end.
 //! - [`admission`]: when an attempt that is due may begin, among all those of a reactor.
+//! - [`aside`]: what few connections have at a time, between two opens above all.
+//! - [`refresh`]: what the request changes of itself before each attempt.
 //! - [`reach`]: which address to try when, and how long each stage took.
 //! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
@@ -21,6 +23,7 @@
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod admission;
+pub(crate) mod aside;
 pub(crate) mod chacha;
 pub(crate) mod closing;
 mod connecting;
@@ -34,8 +37,11 @@ pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod reach;
 mod redirect;
+pub(crate) mod refresh;
 mod returning;
 pub(crate) mod supervision;
+#[cfg(test)]
+mod tests;
 pub(crate) mod time;
 pub(crate) mod timers;
 
