@@ -25,9 +25,9 @@ pub struct Percentiles {
 }
 
 impl Latencies {
-    /// With room for so many, so that none moves while it measures.
-    pub fn with_capacity(samples: usize) -> Self {
-        Self(Vec::with_capacity(samples))
+    /// Makes room for so many more, so that none moves while it measures.
+    pub fn reserve(&mut self, samples: u64) {
+        self.0.reserve(samples as usize);
     }
 
     /// One more, in nanoseconds.

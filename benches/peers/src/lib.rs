@@ -13,12 +13,15 @@
 //! The README says what each [`Mode`] has to do.
 
 pub mod arguments;
+pub mod frames;
 pub mod latency;
 pub mod memory;
 pub mod process;
 pub mod report;
+pub mod stream;
 pub mod tally;
 pub mod tls;
+pub mod upgrade;
 
 pub use arguments::{Arguments, Mode, start};
 pub use latency::Latencies;

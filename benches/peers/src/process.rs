@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// Measures between two moments of the process.
@@ -111,6 +112,32 @@ pub fn raise_file_limit() -> io::Result<()> {
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: as above.
     match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has the socket end with a reset when it is dropped, so that its port is free at once.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn reset_on_close(socket: &impl AsRawFd) -> io::Result<()> {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: pointer and length are of a `linger` that lives through the call, and the borrowed
+    // socket keeps its descriptor open.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
+    match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -1,5 +1,6 @@
 //! What a client says at its end: one line of JSON on standard output.
 
+use crate::Result;
 use crate::arguments::Arguments;
 use crate::latency::Percentiles;
 use crate::memory;
@@ -63,6 +64,29 @@ impl Report {
             peak_resident: memory::peak_resident(),
             latency: tally.latencies.percentiles(),
             ..Self::default()
+        }
+    }
+
+    /// Of a run that sent: `answer` is what the server said at its end, `MESSAGES CHECKSUM`.
+    ///
+    /// # Errors
+    /// It said something else.
+    pub fn with_answer(mut self, answer: &str) -> Result<Self> {
+        let (messages, checksum) = answer.split_once(' ').ok_or("that is no answer")?;
+        self.messages = messages.parse()?;
+        self.checksum = checksum.to_owned();
+        Ok(self)
+    }
+
+    /// Of [`Mode::Idle`](crate::Mode::Idle), with all connections open. `before` is
+    /// [`resident`](crate::resident) and [`live_heap`](crate::live_heap) with one of them open.
+    pub fn idle(client: &str, arguments: &Arguments, before: (u64, i64)) -> Self {
+        let (resident, heap) = (memory::resident(), memory::live_heap());
+        let per_connection = |bytes: f64| bytes / arguments.connections as f64;
+        Self {
+            resident_per_connection: per_connection(resident as f64 - before.0 as f64),
+            heap_per_connection: per_connection((heap - before.1) as f64),
+            ..Self::new(client, arguments, &Usage::default(), &Tally::new(0, false))
         }
     }
 
