@@ -70,6 +70,9 @@ pub struct Arguments {
     pub resumption: bool,
     /// `--spin`: poll without blocking, where the client can.
     pub spin: bool,
+    /// `--idle`: so many connections beside the others, opened before them, that get nothing; to
+    /// [`Arguments::idle_url`]. In [`Mode::Receive`]; 0 by default.
+    pub idle: usize,
     /// `--stamped`: each payload begins with the time it was sent; see [`crate::latency`].
     pub stamped: bool,
     /// `--ca FILE`: the certificate to trust, PEM. Given with every `wss://`.
@@ -92,6 +95,7 @@ impl Arguments {
             in_flight: 16,
             resumption: false,
             spin: false,
+            idle: 0,
             stamped: false,
             ca: None,
             cpu: None,
@@ -110,6 +114,7 @@ impl Arguments {
                 "--in-flight" => arguments.in_flight = value()?.parse()?,
                 "--resumption" => arguments.resumption = true,
                 "--spin" => arguments.spin = true,
+                "--idle" => arguments.idle = value()?.parse()?,
                 "--stamped" => arguments.stamped = true,
                 "--ca" => arguments.ca = Some(value()?.into()),
                 "--cpu" => arguments.cpu = Some(value()?.parse()?),
@@ -147,6 +152,11 @@ impl Arguments {
         rest.find('/').map_or("/", |slash| &rest[slash..])
     }
 
+    /// Where a connection gets nothing.
+    pub fn idle_url(&self) -> String {
+        self.url.replace(self.path(), "/idle")
+    }
+
     /// Where to connect to, for clients that want a socket made for them. IPv4, always.
     ///
     /// # Errors
@@ -160,8 +170,13 @@ impl Arguments {
 
     /// The payload that [`Mode::Echo`] and [`Mode::Send`] send: ASCII, [`Arguments::size`] bytes.
     pub fn payload(&self) -> String {
+        Self::payload_of(self.size)
+    }
+
+    /// A payload of so many bytes.
+    pub fn payload_of(size: usize) -> String {
         let line = r#"{"e":"trade","s":"BTCUSDT","p":"43250.10","q":"0.00120","T":1700000000000}"#;
-        line.chars().cycle().take(self.size).collect()
+        line.chars().cycle().take(size).collect()
     }
 }
 

@@ -311,8 +311,19 @@ fn open_all(arguments: &Arguments) -> Result<Vec<Link>> {
         .collect()
 }
 
+fn open_idle(arguments: &Arguments) -> Result<Vec<Link>> {
+    let arguments = Arguments {
+        url: arguments.idle_url(),
+        connections: arguments.idle,
+        ..arguments.clone()
+    };
+    open_all(&arguments)
+}
+
 fn receive(arguments: &Arguments) -> Result<Report> {
     let mut links = open_all(arguments)?;
+    // Behind the busy ones, so that these are counted from 0.
+    links.extend(open_idle(arguments)?);
     let mut poll = Poll::new()?;
     for (index, link) in links.iter().enumerate() {
         link.socket.set_nonblocking(true)?;
