@@ -18,6 +18,7 @@ cargo run --release --manifest-path benches/peers/Cargo.toml -- WHAT... [OPTIONS
 WHAT: all, a row (R1, R4, L1, ...), growth, idle-cost
   --rounds N       runs of each client; 5 by default
   --only A,B       these clients: floor, websockex, or a peer's name
+  --query Q        tells the server this instead of the row's own query, to try something
   --no-build       the programs are there already";
 
 /// What was asked for.
@@ -25,6 +26,7 @@ struct Options {
     what: Vec<String>,
     rounds: usize,
     only: Vec<String>,
+    query: Option<String>,
     build: bool,
 }
 
@@ -34,6 +36,7 @@ impl Options {
             what: Vec::new(),
             rounds: 5,
             only: Vec::new(),
+            query: None,
             build: true,
         };
         let mut words = std::env::args().skip(1);
@@ -42,6 +45,7 @@ impl Options {
             match word.as_str() {
                 "--rounds" => options.rounds = value()?.parse()?,
                 "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
+                "--query" => options.query = Some(value()?),
                 "--no-build" => options.build = false,
                 other if other.starts_with('-') => return Err(USAGE.into()),
                 _ => options.what.push(word),
@@ -97,7 +101,11 @@ fn compare() -> Result<()> {
     let clients = options.clients()?;
     let mut runner = Runner::new(programs)?;
     let mut outcomes = Vec::new();
-    for workload in choose(&options.what)? {
+    for mut workload in choose(&options.what)? {
+        if let Some(query) = &options.query {
+            // Once per program, and it has to outlive nothing.
+            workload.query = query.clone().leak();
+        }
         let outcome = measure(&mut runner, &workload, &clients, options.rounds);
         print!("{}", outcome.table());
         outcomes.push(outcome);

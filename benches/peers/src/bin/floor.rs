@@ -265,11 +265,52 @@ fn encode(
     }
 }
 
-/// A message that is under way, in fragments.
+/// A payload longer than this is walked over as it comes; a shorter one waits for its end, which is
+/// less work.
+const SHORT: usize = 16 * 1024 + 64;
+
+/// A message that is under way: in fragments, or longer than what has come of it.
 #[derive(Default)]
 struct Fragments {
     length: u64,
     first: u64,
+    last: [u8; 8],
+    /// Of the payload of a long frame, still to come, and whether the message ends with it.
+    left: usize,
+    is_final: bool,
+    /// Of the payload of that frame, all of it.
+    frame: usize,
+}
+
+impl Fragments {
+    /// Where in the buffer the next bytes belong, so that a long message lies there whole, as it has
+    /// to for anybody who is given it.
+    fn offset(&self) -> usize {
+        if self.left > 0 {
+            self.frame - self.left
+        } else {
+            0
+        }
+    }
+
+    /// As much of a long payload as is there; returns the bytes taken.
+    fn skip(&mut self, bytes: &[u8], tally: &mut Tally) -> usize {
+        let length = self.left.min(bytes.len());
+        let bytes = &bytes[..length];
+        match bytes.last_chunk::<8>() {
+            Some(last) => self.last = *last,
+            None => {
+                self.last.rotate_left(length);
+                self.last[8 - length..].copy_from_slice(bytes);
+            }
+        }
+        self.left -= length;
+        if self.left == 0 && self.is_final {
+            tally.take_sum(self.length, self.first, u64::from_le_bytes(self.last));
+            self.length = 0;
+        }
+        length
+    }
 }
 
 /// Walks over whole frames; returns the bytes taken. Fragments are tallied as one message: the
@@ -277,10 +318,13 @@ struct Fragments {
 #[inline(always)]
 fn walk(bytes: &[u8], fragments: &mut Fragments, tally: &mut Tally) -> usize {
     let mut position = 0;
+    if fragments.left > 0 {
+        position = fragments.skip(bytes, tally);
+    }
     while let Some(header) = Header::parse(&bytes[position..]) {
         let start = position + header.len;
         let Some(payload) = bytes.get(start..start + header.payload) else {
-            break;
+            return position + begin_long(&bytes[position..], &header, fragments, tally);
         };
         position = start + header.payload;
         if header.is_final() && header.opcode() != opcode::CONTINUATION {
@@ -302,6 +346,27 @@ fn walk(bytes: &[u8], fragments: &mut Fragments, tally: &mut Tally) -> usize {
         }
     }
     position
+}
+
+/// A frame that is not complete: if it is a long one, takes its header and what there is of it.
+fn begin_long(
+    bytes: &[u8],
+    header: &Header,
+    fragments: &mut Fragments,
+    tally: &mut Tally,
+) -> usize {
+    let payload = &bytes[header.len..];
+    let Some(first) = payload.first_chunk().filter(|_| header.payload > SHORT) else {
+        return 0;
+    };
+    if header.opcode() != opcode::CONTINUATION {
+        fragments.first = u64::from_le_bytes(*first);
+    }
+    fragments.length += header.payload as u64;
+    fragments.left = header.payload;
+    fragments.frame = header.payload;
+    fragments.is_final = header.is_final();
+    header.len + fragments.skip(payload, tally)
 }
 
 fn open_all(arguments: &Arguments) -> Result<Vec<Link>> {
@@ -332,7 +397,7 @@ fn receive(arguments: &Arguments) -> Result<Report> {
     let mut fragments: Vec<Fragments> = links.iter().map(|_| Fragments::default()).collect();
     let mut tally = Tally::new(arguments.messages, arguments.stamped);
     let mut events = Events::with_capacity(1024);
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER + payload_size(arguments)];
     let mut again: Vec<usize> = Vec::new();
     let mut turn: Vec<usize> = Vec::new();
     let mut go = Vec::new();
@@ -348,8 +413,9 @@ fn receive(arguments: &Arguments) -> Result<Report> {
             let fragments = &mut fragments[index];
             let mut has_more = true;
             for _ in 0..READS_PER_TURN {
+                let room = &mut buffer[fragments.offset()..];
                 let take = |bytes: &[u8]| walk(bytes, fragments, &mut tally);
-                has_more = links[index].read(&mut buffer, take)?;
+                has_more = links[index].read(room, take)?;
                 if !has_more {
                     break;
                 }
@@ -361,6 +427,16 @@ fn receive(arguments: &Arguments) -> Result<Report> {
     }
     let usage = meter.stop();
     Ok(Report::new(NAME, arguments, &usage, &tally))
+}
+
+/// The size of the payloads, if the query says it.
+fn payload_size(arguments: &Arguments) -> usize {
+    let (_, value) = arguments.url.split_once("size=").unwrap_or_default();
+    value
+        .split('&')
+        .next()
+        .and_then(|size| size.parse().ok())
+        .unwrap_or(0)
 }
 
 fn register(poll: &Poll, link: &Link, index: usize) -> Result<()> {

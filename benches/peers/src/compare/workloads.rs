@@ -113,7 +113,7 @@ pub(crate) const ALL: &[Workload] = &[
     receive(
         false,
         1,
-        10_000_000,
+        20_000_000,
         "burst=0",
         &[cpu("R1", "text 128 B, blasted", 1.4)],
     ),
@@ -286,12 +286,20 @@ pub(crate) const ALL: &[Workload] = &[
             false,
             0,
             &[],
-            &[row(
-                "M1",
-                "idle ws, resident",
-                Metric::Resident,
-                Goal::Bytes(0.75 * KIB),
-            )],
+            &[
+                row(
+                    "M1",
+                    "idle ws, resident",
+                    Metric::Resident,
+                    Goal::Bytes(0.75 * KIB),
+                ),
+                row(
+                    "M1h",
+                    "idle ws, live heap",
+                    Metric::Heap,
+                    Goal::Bytes(0.75 * KIB),
+                ),
+            ],
         )
     },
     Workload {
