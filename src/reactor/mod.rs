@@ -25,6 +25,8 @@ mod link;
 mod receive;
 mod remote;
 mod resolver;
+#[cfg(test)]
+mod simulator;
 mod slots;
 mod socket;
 mod status;
