@@ -28,6 +28,8 @@ mod link;
 mod receive;
 mod remote;
 mod resolver;
+#[cfg(test)]
+mod simulator;
 mod slots;
 mod socket;
 mod status;

@@ -1,6 +1,7 @@
 //! The operating system as the reactor sees it: sockets, what the poll says of them, and the time.
 //!
-//! All of it comes in here, so that there is one place where something else can be put beneath.
+//! All of it comes in here, so that there is one place where something else can be put beneath: in
+//! the crate's own tests, the simulator.
 
 use super::socket;
 use crate::session::Time;
@@ -11,6 +12,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+#[cfg(test)]
+pub(super) use super::simulator::Stream;
+#[cfg(not(test))]
 pub(super) use mio::net::TcpStream as Stream;
 
 /// What the poll says of a socket.
@@ -38,11 +42,17 @@ impl From<&Event> for Readiness {
 /// Where sockets come from.
 pub(super) struct Network {
     registry: Registry,
+    #[cfg(test)]
+    pub(super) simulated: Option<super::simulator::Network>,
 }
 
 impl Network {
     pub(super) fn new(registry: Registry) -> Self {
-        Self { registry }
+        Self {
+            registry,
+            #[cfg(test)]
+            simulated: None,
+        }
     }
 
     /// A socket that has begun to connect to `address`. The poll reports it under `token`.
@@ -52,6 +62,10 @@ impl Network {
         options: &SocketOptions,
         token: Token,
     ) -> io::Result<Stream> {
+        #[cfg(test)]
+        if let Some(network) = &self.simulated {
+            return Ok(Stream::Simulated(network.open(address, token)));
+        }
         let mut stream = socket::connect(address, options)?;
         // Edge-triggered, once for the socket's life (pitfall 31).
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -69,15 +83,25 @@ impl Network {
 /// The time since the reactor was made.
 pub(super) struct Clock {
     start: Instant,
+    #[cfg(test)]
+    pub(super) simulated: Option<std::rc::Rc<std::cell::Cell<Time>>>,
 }
 
 impl Clock {
     pub(super) fn starting_at(start: Instant) -> Self {
-        Self { start }
+        Self {
+            start,
+            #[cfg(test)]
+            simulated: None,
+        }
     }
 
     #[inline]
     pub(super) fn now(&self) -> Time {
+        #[cfg(test)]
+        if let Some(now) = &self.simulated {
+            return now.get();
+        }
         Time::from_start(self.start.elapsed())
     }
 }
