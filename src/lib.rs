@@ -98,8 +98,8 @@ pub use error::{
     SocksReply, SocksViolation, Stage, Watch,
 };
 pub use handler::{
-    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
-    Termination,
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, OpenReason,
+    Reconnect, Termination,
 };
 pub use protocol::close::CloseCode;
 pub use protocol::decoder::Limits;
@@ -118,6 +118,7 @@ pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
 pub use session::policy::ReconnectPolicy;
 pub use session::proxy::{Proxy, ProxyUrlError};
+pub use session::refresh::Attempt;
 pub use session::supervision::{Restart, Supervision};
 pub use session::timers::TimerId;
 pub use stats::StageTimes;

@@ -1,7 +1,6 @@
 //! What to connect to, and how: built by the user, checked before any I/O.
 
-use crate::error::Error;
-use crate::error::PolicyError;
+use crate::error::{BoxError, Error, PolicyError};
 use crate::protocol::decoder::Limits;
 #[cfg(feature = "deflate")]
 use crate::protocol::deflate::Deflate;
@@ -11,6 +10,7 @@ use crate::session::liveness::Beat;
 use crate::session::options::SocketOptions;
 use crate::session::policy::ReconnectPolicy;
 use crate::session::proxy::{Proxy, ProxyUrlError};
+use crate::session::refresh::{Attempt, Refresh};
 use crate::session::{Options, Target};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
@@ -84,6 +84,41 @@ impl Request {
         let header = (name.to_owned(), value.to_owned());
         self.options().headers.push(header);
         Ok(self)
+    }
+
+    /// Lets `change` change the request before each attempt: a token that has expired, a signature with
+    /// the time in it, a query. It begins each time with the request as it is built here. An error of
+    /// its fails that attempt with [`Error::Refresh`], and the policy goes on; a panic ends the
+    /// connection.
+    ///
+    /// It runs on the reactor's thread and holds up every connection: what takes long, such as asking
+    /// for a token, is done elsewhere and fetched here. After a redirect it is not asked again, and
+    /// headers that it has set do not go to another host, port or scheme.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use websockex::Request;
+    ///
+    /// # fn main() -> Result<(), websockex::Error> {
+    /// // Another thread keeps it fresh.
+    /// let token = Arc::new(Mutex::new(String::from("2YotnFZFEjr1zCsicMWpAA")));
+    /// let request = Request::new("wss://stream.example.com/ws")?.refresh(move |attempt| {
+    ///     let token = token.lock().map_err(|_| "no token")?;
+    ///     attempt.set_header("Authorization", &format!("Bearer {token}"))?;
+    ///     attempt.set_query(&format!("attempt={}", attempt.number()))?;
+    ///     Ok(())
+    /// });
+    /// # let _ = request;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn refresh(
+        mut self,
+        change: impl Fn(&mut Attempt<'_>) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.options().refresh = Some(Refresh::new(change));
+        self
     }
 
     /// Offers a subprotocol, in order of preference (RFC 6455 §1.9). The server may choose one of
@@ -190,8 +225,11 @@ impl Request {
         self
     }
 
-    /// How long the peer may take to answer a Close frame, and again to end the TCP connection
-    /// after that; 5 s by default.
+    /// How long the peer may take to answer a Close frame, from when the operating system has it, and
+    /// again to end the TCP connection after that; 5 s by default.
+    ///
+    /// What was sent before the Close frame leaves before it. For that it has this long whenever the
+    /// peer takes some of it, and six times as long at most; then the TCP connection is dropped.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.options().close_timeout = timeout;

@@ -3,6 +3,7 @@
 use super::link::Spare;
 use super::remote::Central;
 use super::resolver::{self, Resolver};
+use super::system::{Clock, Network};
 use super::timers::Timers;
 use super::{Reactor, Shared, Turn, WAKER};
 use crate::error::Error;
@@ -10,6 +11,7 @@ use crate::protocol::buffer::Buffer;
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::session::admission::{Admission, Gate};
+use crate::session::chacha::Stretch;
 use crate::session::{Entropy, Time};
 use crate::sinks::{self, FileSink, Tap, Wishes};
 use crate::stats::tally::Tally;
@@ -185,10 +187,12 @@ impl ReactorBuilder {
         let start = Instant::now();
         let central = Arc::new(Central::new(waker, start, self.command_capacity));
         let (trace, forced_level) = self.recorder(&central).map_err(Error::Reactor)?;
-        let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
+        let system = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
+        let mut stretch = Stretch::new(Box::new(system));
+        let source = move |bytes: &mut [u8]| stretch.fill(bytes);
         let turn = Turn {
             central: Arc::clone(&central),
-            start,
+            clock: Clock::starting_at(start),
             now: Time::ZERO,
             tally: Tally::default(),
             lap: Time::ZERO,
@@ -199,7 +203,7 @@ impl ReactorBuilder {
             deflaters: Deflaters::default(),
         };
         let shared = Shared {
-            registry: poll.registry().try_clone().map_err(Error::Reactor)?,
+            network: Network::new(poll.registry().try_clone().map_err(Error::Reactor)?),
             resolver: Resolver::new(&central, self.dns_cache),
             central,
             turn,

@@ -2,18 +2,21 @@
 //! session and its handler, and then settled: written, re-armed, published, or ended.
 
 use super::Shared;
+use super::casts::Casts;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire};
 use super::remote::HandlerCall;
 use super::remote::{OwnedMessage, Written};
 use super::slots::Availability;
 use super::supervisor::Supervisor;
+use super::system::Readiness;
 use crate::error::DisconnectReason;
 use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::admission::Permit;
+use crate::session::aside::Comeback;
 use crate::session::outbound::Compression;
 use crate::session::{Inbound, Life, Session, Stage, Target, Time, Wire};
 use crate::stats::meter::ConnectionMeter;
@@ -22,7 +25,6 @@ use crate::tls::TlsConfig;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
 use mio::Token;
-use mio::event::Event;
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
@@ -44,14 +46,21 @@ pub(super) struct Connection {
     /// On the ready list: there is more to read than a turn's share. Or, while TLS is agreed on, in the
     /// queue of handshakes.
     pub(super) ready: bool,
-    /// Who waits until all output is written.
-    pub(super) unwritten: Vec<Written>,
+    /// Who waits until a message is written, in the order of the messages.
+    pub(super) unwritten: Vec<Unwritten>,
     pub(super) supervisor: Option<Box<Supervisor>>,
     pub(super) permit: Permit,
     /// The look-up whose answer is awaited.
     pub(super) lookup: u64,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<TlsConfig>,
+}
+
+/// Somebody who waits until the socket has a message.
+pub(super) struct Unwritten {
+    /// The last byte of it, counted as [`Link::handed`] counts, once it is in the link.
+    end: Option<u64>,
+    written: Written,
 }
 
 /// Is there a connection after its turn?
@@ -83,7 +92,7 @@ impl Connection {
                     inbound: Inbound::Nobody,
                     life,
                 },
-                casts: Vec::new(),
+                casts: Casts::default(),
                 batch: false,
                 peer: None,
                 published: Availability::NotOpen,
@@ -110,15 +119,12 @@ impl Connection {
     }
 
     /// The poll reported the socket.
-    pub(super) fn handle_event(&mut self, shared: &mut Shared, event: &Event) {
-        let ended = event.is_read_closed() || event.is_error();
-        let readable = event.is_readable() || ended;
-        let writable = event.is_writable() || event.is_error();
-        if event.token() != self.token {
+    pub(super) fn handle_event(&mut self, shared: &mut Shared, readiness: Readiness) {
+        if readiness.token != self.token {
             let racer = self
                 .racing
                 .iter()
-                .position(|(token, _)| *token == event.token());
+                .position(|(token, _)| *token == readiness.token);
             // Pitfall 24: an event of a socket that is gone finds nobody here.
             let Some(racer) = racer else {
                 return;
@@ -128,12 +134,12 @@ impl Connection {
             }
         }
         if let Some(link) = &mut self.link {
-            link.peer_ended |= ended;
+            link.peer_ended |= readiness.ended;
         }
-        if writable {
+        if readiness.writable {
             self.flush(shared);
         }
-        if readable {
+        if readiness.readable {
             self.handle_readable(shared);
         }
     }
@@ -202,7 +208,7 @@ impl Connection {
             (None, _) => {}
             // Who does not wait any more need not know.
             (Some(written), Err(error)) => drop(written.try_send(Err(error))),
-            (Some(written), Ok(())) => self.unwritten.push(written),
+            (Some(written), Ok(())) => self.unwritten.push(Unwritten { end: None, written }),
         }
     }
 
@@ -365,15 +371,12 @@ impl Connection {
             // What falls to the low mark here was never reported as high: it is the same turn.
             life.handle_queued(&mut output, queued);
         }
-        if queued == 0 {
-            for written in self.unwritten.drain(..) {
-                let _ = written.try_send(Ok(()));
-            }
-        }
         shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
+        life.handle_handed(shared.turn.now, queued, link.handed);
         if life.stage == Stage::Failing {
             link.end();
         }
+        tell_written(&mut self.unwritten, link);
         if let Some(error) = link.take_error() {
             let (mut output, _) = shared.turn.split(None);
             match error {
@@ -388,11 +391,11 @@ impl Connection {
         if let Some(mut link) = self.link.take() {
             #[cfg(feature = "tls")]
             link.close_notify(&mut shared.spare);
-            let _ = shared.registry.deregister(&mut link.stream);
+            shared.network.forget(&mut link.stream);
         }
         // What was not written by now never will be.
-        for written in self.unwritten.drain(..) {
-            let _ = written.try_send(Err(SendError::Gone));
+        for waiting in self.unwritten.drain(..) {
+            let _ = waiting.written.try_send(Err(SendError::Gone));
         }
         self.core.session.inbound = Inbound::Nobody;
         self.token = super::NO_TOKEN;
@@ -430,6 +433,7 @@ impl Connection {
             life.stage = Stage::Ended;
             return;
         }
+        let mut step = Comeback::Again;
         let delay = match decision {
             _ if last => None,
             Reconnect::Never => None,
@@ -443,20 +447,38 @@ impl Connection {
                 {
                     self.tls = request.tls;
                 }
+                step = Comeback::Elsewhere;
                 Some(Duration::ZERO)
             }
         };
         let tally = &mut shared.turn.tally;
         tally.disconnected(super::status::cause(&reason), delay.is_some());
         let (mut output, _) = shared.turn.split(None);
-        life.plan(&mut output, delay, reason);
+        life.plan(&mut output, delay, step, reason);
     }
 
     /// The last callback; the connection is no more.
     pub(super) fn terminate(
         self,
         shared: &mut Shared,
-    ) -> (DisconnectReason, Option<Box<Supervisor>>) {
-        (self.core.terminate(&mut shared.turn), self.supervisor)
+        reason: DisconnectReason,
+    ) -> (DisconnectReason, Casts) {
+        self.core.terminate(&mut shared.turn, reason)
     }
+}
+
+/// Tells those who wait for messages that the socket has by now.
+fn tell_written(unwritten: &mut Vec<Unwritten>, link: &Link) {
+    if unwritten.is_empty() {
+        return;
+    }
+    let end = link.handed + link.queued() as u64;
+    unwritten.retain_mut(|waiting| {
+        let written = *waiting.end.get_or_insert(end) <= link.handed;
+        if written {
+            // Who does not wait any more need not know.
+            let _ = waiting.written.try_send(Ok(()));
+        }
+        !written
+    });
 }

@@ -2,13 +2,14 @@
 //! connection and nothing else.
 
 use super::Turn;
+use super::casts::Casts;
 use super::remote::{Central, Opened};
 use super::slots::Availability;
 use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{
-    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect, Story,
-    Termination,
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, OpenReason,
+    Reconnect, Story, Termination,
 };
 use crate::protocol::decoder::Event;
 use crate::session::inbound::FrameTrace;
@@ -29,7 +30,7 @@ pub(super) struct Core {
     pub(super) handler: Box<dyn Handler>,
     pub(super) session: Session,
     /// Casts that wait for the connection to open.
-    pub(super) casts: Vec<Box<dyn Any + Send>>,
+    pub(super) casts: Casts,
     /// Messages were delivered since the last `on_batch_end`.
     pub(super) batch: bool,
     pub(super) peer: Option<SocketAddr>,
@@ -106,8 +107,10 @@ impl Core {
                 let _ = waiting.try_send(Ok(()));
             }
             cx.life.callback = Callback::OnOpen;
+            let before = cx.life.take_before();
             let open = Open {
                 epoch: cx.life.epoch,
+                reason: OpenReason::new(before.as_ref()),
                 attempts,
                 times: cx.life.stage_times(),
                 response: &response,
@@ -117,7 +120,7 @@ impl Core {
             self.handler
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
-            for message in self.casts.drain(..) {
+            while let Some(message) = self.casts.next() {
                 cx.life.callback = Callback::OnCast;
                 self.handler
                     .on_cast(&mut cx, message)
@@ -213,11 +216,11 @@ impl Core {
         wire: Option<&mut dyn Wire>,
         message: Box<dyn Any + Send>,
     ) {
+        let (mut output, _) = turn.split(None);
         if !matches!(self.session.life.stage, Stage::Open | Stage::Closing) {
-            self.casts.push(message);
+            self.casts.wait(&self.session.life, &mut output, message);
             return;
         }
-        let (mut output, _) = turn.split(None);
         self.session
             .life
             .record(&mut output, Kind::CastReceived, |time, id| {
@@ -295,9 +298,12 @@ impl Core {
         decision.unwrap_or(Reconnect::Never)
     }
 
-    /// The last callback.
-    pub(super) fn terminate(mut self, turn: &mut Turn) -> DisconnectReason {
-        let reason = self.session.life.take_reason();
+    /// The last callback. What still waits for the connection is for its successor.
+    pub(super) fn terminate(
+        self,
+        turn: &mut Turn,
+        reason: DisconnectReason,
+    ) -> (DisconnectReason, Casts) {
         let (mut output, _) = turn.split(None);
         self.session
             .life
@@ -319,10 +325,7 @@ impl Core {
         let handler = self.handler;
         // A panic here has nothing left to take down.
         let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
-        // What is left is dropped where a panic of its destructors is caught as well.
-        let casts = self.casts;
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(casts)));
-        match self.opened {
+        let reason = match self.opened {
             None => reason,
             Some(waiting) => {
                 // Whoever waits gets the error itself; what remains here is that it was told.
@@ -332,7 +335,8 @@ impl Core {
                     reason: String::new(),
                 }
             }
-        }
+        };
+        (reason, self.casts)
     }
 }
 

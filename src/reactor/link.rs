@@ -2,17 +2,17 @@
 //!
 //! Outbound the last step before the kernel, inbound the first after it.
 
+use super::system::Stream;
 use crate::error::Error;
 use crate::protocol::buffer::Buffer;
 use crate::session::Wire;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
-use mio::net::TcpStream;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
 pub(super) struct Link {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) address: SocketAddr,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<Tls>>,
@@ -22,6 +22,8 @@ pub(super) struct Link {
     /// What the socket did not take yet; the first `sent` bytes of it are gone already.
     pending: Buffer,
     sent: usize,
+    /// Bytes that the socket took since it connected.
+    pub(super) handed: u64,
     /// Bytes that the socket took and the statistics have not seen.
     pub(super) written: u64,
     /// Our side was ended; nothing can be sent any more.
@@ -72,7 +74,7 @@ impl Spare {
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream, address: SocketAddr) -> Self {
+    pub(super) fn new(stream: Stream, address: SocketAddr) -> Self {
         Self {
             stream,
             address,
@@ -82,6 +84,7 @@ impl Link {
             partial: Buffer::new(),
             pending: Buffer::new(),
             sent: 0,
+            handed: 0,
             written: 0,
             ended: false,
             peer_ended: false,
@@ -149,12 +152,14 @@ impl Link {
             stream,
             pending,
             sent,
+            handed,
             written,
             error,
             ..
         } = self;
         let taken = write(stream, &pending.as_slice()[*sent..], error);
         *sent += taken;
+        *handed += taken as u64;
         *written += taken as u64;
         if *sent < pending.len() {
             return false;
@@ -174,6 +179,7 @@ impl Link {
         } else {
             0
         };
+        self.handed += taken as u64;
         self.written += taken as u64;
         if taken < bytes.len() {
             if self.pending.is_empty() {
@@ -239,7 +245,7 @@ impl Link {
 
 /// Writes as much of `bytes` as the socket takes now and returns how much that was. An error other
 /// than "not now" is kept.
-fn write(stream: &mut TcpStream, bytes: &[u8], error: &mut Option<Error>) -> usize {
+fn write(stream: &mut Stream, bytes: &[u8], error: &mut Option<Error>) -> usize {
     let mut taken = 0;
     while taken < bytes.len() {
         match stream.write(&bytes[taken..]) {

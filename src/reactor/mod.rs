@@ -9,14 +9,17 @@
 //! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket, [`admission`] when.
 //! - [`receive`]: from the socket into the decoder.
 //! - [`dispatch`]: bytes to callbacks.
+//! - [`casts`]: those that wait for a connection to open.
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
 //! - [`status`]: what is counted, and who may look.
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
+//! - [`system`]: sockets, readiness and time, as the operating system gives them.
 
 mod admission;
 mod builder;
+mod casts;
 mod client;
 mod connect;
 mod connection;
@@ -29,6 +32,7 @@ mod slots;
 mod socket;
 mod status;
 mod supervisor;
+mod system;
 mod timers;
 
 pub use builder::ReactorBuilder;
@@ -53,16 +57,17 @@ use crate::trace::recorder::Recorder;
 use crate::trace::{Level, Ring};
 use connection::{Connection, Fate};
 use link::Spare;
-use mio::{Events, Poll, Registry, Token};
+use mio::{Events, Poll, Token};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
 use slots::Availability;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, mem};
 use supervisor::Supervisor;
+use system::{Clock, Network, Readiness};
 use timers::Timers;
 
 /// The token of the waker, and that of a connection without a socket.
@@ -106,7 +111,7 @@ pub struct Reactor {
 
 /// What the connections of a reactor share.
 struct Shared {
-    registry: Registry,
+    network: Network,
     central: Arc<Central>,
     resolver: Resolver,
     turn: Turn,
@@ -136,7 +141,7 @@ struct Shared {
 /// What a connection's turn works with.
 struct Turn {
     central: Arc<Central>,
-    start: Instant,
+    clock: Clock,
     /// Read from the clock once per turn.
     now: Time,
     /// What the connection at work has sent.
@@ -152,7 +157,7 @@ struct Turn {
 
 impl Turn {
     fn read_clock(&mut self) {
-        self.now = Time::from_start(self.start.elapsed());
+        self.now = self.clock.now();
         self.lap = self.now;
     }
 
@@ -307,10 +312,25 @@ impl Reactor {
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(Error::Reactor(error)),
         }
+        self.begin_turn();
+        let (mut news, mut woken) = (0, false);
+        for event in &self.events {
+            news += 1;
+            let readiness = Readiness::from(event);
+            woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+        }
+        self.finish_turn(news, woken)
+    }
+
+    /// The turn before the poll's news.
+    fn begin_turn(&mut self) {
         self.shared.turn.read_clock();
         self.shared.gate.begin_turn();
-        let news = self.events.iter().count() as u64;
-        let woken = self.handle_events();
+    }
+
+    /// The turn after the poll's news, of which there were so many: everything else that is to be
+    /// done now. `woken`: other threads have left commands.
+    fn finish_turn(&mut self, news: u64, woken: bool) -> Result<(), Error> {
         self.handle_ready();
         #[cfg(feature = "tls")]
         self.handle_handshakes();
@@ -373,35 +393,8 @@ impl Reactor {
         let Some(next) = next.into_iter().flatten().min() else {
             return limit;
         };
-        let turn = &self.shared.turn;
-        let wait = next.since(Time::from_start(turn.start.elapsed()));
+        let wait = next.since(self.shared.turn.clock.now());
         Some(limit.map_or(wait, |limit| limit.min(wait)))
-    }
-
-    /// True if other threads have left commands.
-    fn handle_events(&mut self) -> bool {
-        let mut woken = false;
-        let Self {
-            events,
-            connections,
-            shared,
-            ..
-        } = self;
-        for event in events.iter() {
-            if event.token() == WAKER {
-                woken = true;
-                continue;
-            }
-            let index = slot(event.token());
-            let Some(Some(connection)) = connections.get_mut(index) else {
-                continue;
-            };
-            connection.handle_event(shared, event);
-            if connection.end_turn(shared) == Fate::Ended {
-                remove(connections, shared, index);
-            }
-        }
-        woken
     }
 
     /// Those that had more to read than their share.
@@ -584,37 +577,69 @@ const GOING_AWAY: CloseFrame<'static> = CloseFrame {
     reason: "",
 };
 
+/// What the poll says of a socket, for its connection. True if it is the waker that it speaks of: other
+/// threads have left commands.
+fn handle_event(
+    connections: &mut [Option<Box<Connection>>],
+    shared: &mut Shared,
+    readiness: Readiness,
+) -> bool {
+    if readiness.token == WAKER {
+        return true;
+    }
+    let index = slot(readiness.token);
+    if let Some(Some(connection)) = connections.get_mut(index) {
+        connection.handle_event(shared, readiness);
+        if connection.end_turn(shared) == Fate::Ended {
+            remove(connections, shared, index);
+        }
+    }
+    false
+}
+
 /// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin
 /// anew in its place.
 fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, index: usize) {
-    let Some(connection) = connections[index].take() else {
+    let Some(mut connection) = connections[index].take() else {
         return;
     };
     let id = connection.core.id;
     let options = Arc::clone(&connection.core.session.life.target.options);
-    let (reason, supervisor) = connection.terminate(shared);
     let name = options.name.as_deref();
-    let mut escalates = options.linked && is_failure(&reason);
-    if let Some(mut supervisor) = supervisor
-        && !shared.is_shutting_down()
-    {
-        match supervisor.judge(&reason, shared.turn.now) {
-            Verdict::Restart(count) => {
-                if let Some(mut next) = supervisor.restart(id, count, shared) {
-                    next.supervisor = Some(supervisor);
-                    // A turn of its own, in which its first attempt is armed.
-                    next.ready = true;
-                    shared.ready.push(id);
-                    // What the last one was, this one is not.
-                    shared.central.slots().publish(id, Availability::NotOpen);
-                    connections[index] = Some(Box::new(next));
-                    return;
-                }
-                escalates = true;
-            }
-            Verdict::Escalate => escalates = true,
-            Verdict::End => {}
+    let reason = connection.life().take_reason();
+    let supervisor = connection.supervisor.take();
+    let supervisor = supervisor.filter(|_| !shared.is_shutting_down());
+    let (verdict, supervisor) = match supervisor {
+        Some(mut supervisor) => {
+            let verdict = supervisor.judge(&reason, shared.turn.now);
+            (verdict, Some(supervisor))
         }
+        None => (Verdict::End, None),
+    };
+    let mut escalates = options.linked && is_failure(&reason) || verdict == Verdict::Escalate;
+    let restart = match (verdict, supervisor) {
+        (Verdict::Restart(count), Some(supervisor)) => Some((supervisor, count)),
+        _ => None,
+    };
+    if restart.is_none() {
+        connection.core.abandon(&mut shared.turn);
+    }
+    let (reason, casts) = connection.terminate(shared, reason);
+    if let Some((mut supervisor, count)) = restart {
+        if let Some(mut next) = supervisor.restart(id, count, shared) {
+            next.supervisor = Some(supervisor);
+            next.life().succeed(reason);
+            next.core.casts = casts;
+            // A turn of its own, in which its first attempt is armed.
+            next.ready = true;
+            shared.ready.push(id);
+            // What the last one was, this one is not.
+            shared.central.slots().publish(id, Availability::NotOpen);
+            connections[index] = Some(Box::new(next));
+            return;
+        }
+        casts.discard();
+        escalates = true;
     }
     shared.central.slots().release(id, name);
     shared.turn.skip_lap();

@@ -339,7 +339,8 @@ impl Remote {
         self.central.slots().find(name)
     }
 
-    /// Sends a message and waits until the operating system has all of it.
+    /// Sends a message and waits until the operating system has all of it; what was sent behind it
+    /// may still wait.
     ///
     /// # Errors
     /// As [`send`](Self::send); [`SendError::TimedOut`]; [`SendError::OwnThread`]; what became of
@@ -412,7 +413,10 @@ impl Remote {
     }
 
     /// Hands `message` to the handler's [`on_cast`](Handler::on_cast), now or when the connection
-    /// opens next.
+    /// opens next, over a supervised restart too. 65,536 may wait for a connection; those beyond are
+    /// dropped, counted in [`ConnectionStats::drops`](crate::stats::ConnectionStats::drops), and the
+    /// trace records the first. So it does with the number of those that wait when the connection
+    /// ends for good.
     ///
     /// # Errors
     /// [`SendError::Gone`], or [`SendError::Full`] when the reactor does not keep up.

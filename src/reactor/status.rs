@@ -6,7 +6,7 @@ use super::{Remote, Shared, Turn};
 use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::ConnectionId;
-use crate::session::{Stage, Time};
+use crate::session::Stage;
 use crate::stats::meter::{Cause, ConnectionMeter};
 use crate::stats::{ConnectionStats, ReactorStats};
 use std::fmt;
@@ -289,7 +289,7 @@ impl Connection {
             now,
             life.queued as u64,
         );
-        let lap = Time::from_start(turn.start.elapsed());
+        let lap = turn.clock.now();
         let took = lap.nanoseconds() - turn.lap.nanoseconds();
         turn.lap = lap;
         let at = lap.nanoseconds();
@@ -304,7 +304,7 @@ impl Connection {
 impl Turn {
     /// What has passed since the last connection's turn is not the next one's doing.
     pub(super) fn skip_lap(&mut self) {
-        self.lap = Time::from_start(self.start.elapsed());
+        self.lap = self.clock.now();
     }
 
     /// A turn of the loop is over, which had so many events.

@@ -1,5 +1,6 @@
 //! The closing handshake (RFC 6455 §5.5.1 and §7), and giving up.
 
+use super::Time;
 use super::life::{Life, Stage};
 use super::outbound::Output;
 use crate::error::DisconnectReason;
@@ -17,7 +18,48 @@ use std::time::Duration;
 /// would keep a feed from coming back.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How many times the close timeout the output in front of a Close frame may take to leave, as long
+/// as some of it leaves within each.
+const HANDING_FACTOR: u32 = 6;
+
+/// A Close frame on its way to the socket.
+pub(super) struct Handing {
+    /// When the patience with the output in front of it ends.
+    until: Time,
+    /// Bytes that the socket had when it last took some.
+    handed: u64,
+}
+
 impl Life {
+    /// So much waits for the socket, which has taken `handed` bytes so far. The time for the peer's
+    /// answer to our Close begins when the socket has it, which is when nothing waits any more:
+    /// nothing is sent after it. Until then it is the queue that must move.
+    pub(crate) fn handle_handed(&mut self, now: Time, queued: usize, handed: u64) {
+        if !matches!(self.stage, Stage::Closing | Stage::Closed) {
+            return;
+        }
+        let timeout = self.target.options.close_timeout;
+        let handing = self.aside.as_mut().and_then(|aside| aside.handing.as_mut());
+        match handing {
+            None if queued > 0 => {
+                let until = now.after(timeout.saturating_mul(HANDING_FACTOR));
+                self.aside().handing = Some(Handing { until, handed });
+            }
+            Some(handing) if queued > 0 => {
+                if handing.handed != handed {
+                    handing.handed = handed;
+                    self.deadline = Some(now.after(timeout).min(handing.until));
+                }
+            }
+            Some(_) => {
+                self.aside().handing = None;
+                self.tidy();
+                self.deadline = Some(now.after(timeout));
+            }
+            None => {}
+        }
+    }
+
     /// Begins the closing handshake from this side; without a connection it just ends.
     pub(crate) fn close(
         &mut self,

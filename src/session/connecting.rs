@@ -60,6 +60,11 @@ impl Life {
         reach.times.admission = (!waited.is_zero()).then_some(waited);
         self.reach = Some(Box::new(reach));
         self.limit_stage(output.now, self.target.options.timeouts.resolve);
+        if let Err(error) = self.refresh() {
+            self.stage = Stage::Resolving;
+            self.fail(output, error);
+            return Step::Wait;
+        }
         match self.target.options.proxy.clone() {
             None => self.approach(output),
             Some(proxy) if proxy.resolves_remotely() => {
@@ -347,6 +352,7 @@ impl Life {
         let liveness = &self.target.options.liveness;
         self.liveness = (!liveness.is_empty())
             .then(|| Box::new(Liveness::new(liveness, output.now, output.entropy)));
+        self.restore();
         self.epoch += 1;
         let (epoch, agreed) = (self.epoch, response.subprotocol().unwrap_or(""));
         if epoch == 1 {

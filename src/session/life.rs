@@ -3,6 +3,7 @@
 //! Before this comes the reactor, which reports what the sockets did; after it, on the way in, the
 //! decoder, and on the way out [`outbound`](super::outbound).
 
+use super::aside::Aside;
 use super::liveness::{Due, Heard, Liveness};
 use super::options::Target;
 use super::outbound::{Compression, Output, WaitingPong};
@@ -92,8 +93,9 @@ pub(crate) struct Life {
     pub(super) deflate: Option<Agreed>,
     pub(crate) timers: Timers,
     pub(crate) target: Target,
-    /// The request's own target, while a redirect is followed.
-    pub(super) redirected_from: Option<Box<Target>>,
+    /// The target as it was built, while an attempt is made with a refreshed one or another server
+    /// is tried after a redirect.
+    pub(super) built: Option<Box<Target>>,
     /// Redirects followed in this attempt.
     pub(super) redirects: u8,
     /// The attempt under way.
@@ -111,6 +113,8 @@ pub(crate) struct Life {
     pub(super) ending: Option<Box<DisconnectReason>>,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
+    /// What few connections have.
+    pub(super) aside: Option<Box<Aside>>,
 }
 
 impl Life {
@@ -132,7 +136,7 @@ impl Life {
             deflate: None,
             timers: Timers::default(),
             target,
-            redirected_from: None,
+            built: None,
             redirects: 0,
             reach: None,
             heard: Heard::default(),
@@ -142,6 +146,7 @@ impl Life {
             high_water: false,
             ending: None,
             clean: false,
+            aside: None,
         }
     }
 

@@ -10,16 +10,21 @@
 //! - [`life`]: the stages, their deadlines, and what ends them; [`connecting`] and [`returning`] are
 //!   its beginning and its end.
 //! - [`admission`]: when an attempt that is due may begin, among all those of a reactor.
+//! - [`aside`]: what few connections have at a time, between two opens above all.
+//! - [`refresh`]: what the request changes of itself before each attempt.
 //! - [`reach`]: which address to try when, and how long each stage took.
 //! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
 //! - [`inbound`]: which parser reads the bytes now.
 //! - [`supervision`]: starting anew after the end, and how often.
+//! - [`entropy`] and [`chacha`]: unpredictable bytes, bought in bulk and stretched.
 //! - [`proxy`]: the way through a proxy, between tcp and tls.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod admission;
+pub(crate) mod aside;
+pub(crate) mod chacha;
 pub(crate) mod closing;
 mod connecting;
 pub(crate) mod entropy;
@@ -32,8 +37,11 @@ pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod reach;
 mod redirect;
+pub(crate) mod refresh;
 mod returning;
 pub(crate) mod supervision;
+#[cfg(test)]
+mod tests;
 pub(crate) mod time;
 pub(crate) mod timers;
 

@@ -3,6 +3,7 @@
 use super::liveness::LivenessOptions;
 use super::policy::ReconnectPolicy;
 use super::proxy::Proxy;
+use super::refresh::Refresh;
 use crate::protocol::decoder::Limits;
 use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{HandshakeLimits, RequestHead};
@@ -93,6 +94,7 @@ pub(crate) struct Options {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) linked: bool,
     pub(crate) fail_first: bool,
+    pub(crate) refresh: Option<Refresh>,
 }
 
 /// How long each stage of an attempt may take, and all together.
@@ -148,6 +150,7 @@ impl Default for Options {
             name: None,
             linked: false,
             fail_first: false,
+            refresh: None,
         }
     }
 }

@@ -177,6 +177,8 @@ named! {
         HandlerPanicked = "handler_panicked",
         /// Supervision starts the connection anew. `value`: restarts in this period. `limit`: how many are allowed.
         Restarting = "restarting",
+        /// What waited for the connection to open was dropped at its end. `value`: how many. `detail`: what.
+        Abandoned = "abandoned",
         /// The end: `on_terminate` was called. `detail`: the reason.
         Terminated = "terminated",
     }
@@ -291,6 +293,8 @@ named! {
         Attempts = "attempts",
         /// Restarts by supervision within its period.
         Restarts = "restarts",
+        /// Casts that wait for a connection to open.
+        WaitingCasts = "waiting_casts",
     }
 }
 

@@ -16,8 +16,10 @@ mod limits;
 mod messages;
 mod pitfalls;
 mod proxies;
+mod reasons;
 mod reconnect;
 mod redirects;
+mod refresh;
 mod remote;
 mod supervision;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]

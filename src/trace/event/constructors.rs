@@ -476,6 +476,16 @@ impl Event {
         }
     }
 
+    /// [`Kind::Abandoned`].
+    #[must_use]
+    pub fn abandoned(time_ns: u64, connection: u64, count: u64, what: impl fmt::Display) -> Event {
+        let event = Event::new(time_ns, connection, Kind::Abandoned).with_text(&what);
+        Event {
+            value: count,
+            ..event
+        }
+    }
+
     /// [`Kind::Terminated`].
     #[must_use]
     pub fn terminated(time_ns: u64, connection: u64, reason: impl fmt::Display) -> Event {

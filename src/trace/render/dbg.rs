@@ -137,6 +137,7 @@ fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
         Kind::HandlerFailed => write!(f, "failed in {about}{more}"),
         Kind::HandlerPanicked => write!(f, "panicked in {about}{more}"),
         Kind::Restarting => write!(f, "restarting, {value} of at most {limit} times"),
+        Kind::Abandoned => write!(f, "dropped {value} that waited{more}"),
         Kind::Terminated => write!(f, "terminated{more}"),
     }
 }

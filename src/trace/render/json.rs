@@ -166,6 +166,7 @@ impl Members<'_, '_, '_> {
                 .bare("restart", value)?
                 .bare("allowed", limit)
                 .map(|_| ()),
+            Kind::Abandoned => self.bare("count", value)?.text("what"),
             Kind::Terminated => self.text("reason"),
 
             Kind::ClosedCleanly

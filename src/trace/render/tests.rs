@@ -230,6 +230,11 @@ fn the_rest() -> Vec<Sample> {
             r#""restart":1,"allowed":3"#,
         ),
         (
+            Event::abandoned(1, ID, 3, "casts"),
+            "dropped 3 that waited: casts",
+            r#""count":3,"what":"casts""#,
+        ),
+        (
             Event::terminated(1, ID, "closed"),
             "terminated: closed",
             r#""reason":"closed""#,
