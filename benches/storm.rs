@@ -244,10 +244,8 @@ fn tungstenite(
             Ok(())
         };
         let threads: Vec<_> = (0..options.in_flight).map(|_| scope.spawn(work)).collect();
-        let results = threads.into_iter().map(|thread| thread.join());
-        results
-            .map(|result| result.expect("no client panics"))
-            .collect::<Result<()>>()
+        let mut results = threads.into_iter().map(thread::ScopedJoinHandle::join);
+        results.try_for_each(|result| result.expect("no client panics"))
     })?;
     Ok(Sample {
         handshakes: opened.into_inner(),

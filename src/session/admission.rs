@@ -22,7 +22,8 @@ use std::time::Duration;
 ///
 /// An attempt that is due and not admitted waits ([`ConnectionState::Queued`]) without a socket;
 /// its deadlines begin when it does. First come, first served for each host; hosts take turns. A
-/// host is the name or address in the URL, without the port.
+/// host is the name or address in the URL, without the port, whether it is reached directly or
+/// through a proxy. A redirect asks anew, for the host that it leads to.
 ///
 /// | | default | why |
 /// | --- | --- | --- |
@@ -672,6 +673,12 @@ mod tests {
                 now = now.max(wake.nanoseconds() / 1_000_000);
             }
         }
+    }
+
+    /// Every connection has one, also when it is open.
+    #[test]
+    fn a_permit_is_two_words() {
+        assert!(size_of::<Permit>() <= 16);
     }
 
     #[test]

@@ -171,6 +171,13 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_goes_on_with_the_attempts_time_but_for_what_it_has_waited() {
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let reach = Reach::new(at(5)).redirected(at(20), Duration::from_secs(8));
+        assert_eq!(reach.began(), at(13));
+    }
+
+    #[test]
     fn no_address_is_an_error() {
         assert!(Reach::new(Time::ZERO).race(vec![], Time::ZERO).is_err());
     }

@@ -17,7 +17,8 @@ use websockex::{
 };
 
 /// A reactor with so many places, and as fast as they become free.
-fn places(most: u32) -> ReactorBuilder {
+fn places(most: usize) -> ReactorBuilder {
+    let most = u32::try_from(most).expect("a small number");
     let admission = Admission::default().any_rate().connecting(most);
     Reactor::builder().admission(admission.expect("not zero"))
 }
@@ -89,7 +90,7 @@ fn no_more_are_on_their_way_than_have_places() {
         peer.accept();
         peer.drain();
     });
-    let mut rig = Rig::with(places(2 * AT_ONCE as u32));
+    let mut rig = Rig::with(places(2 * AT_ONCE));
     let logs: Vec<_> = (0..ALL)
         .map(|_| rig.connect(server.request(), Recorder::new()))
         .collect();
@@ -100,7 +101,7 @@ fn no_more_are_on_their_way_than_have_places() {
         ALL - AT_ONCE,
         "{states:?}"
     );
-    rig.run_until(|| logs.iter().all(|log| log.is_open()));
+    rig.run_until(|| logs.iter().all(Log::is_open));
     assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
     let queued = rig.traced(Kind::ConnectQueued);
     assert_eq!(queued, ALL - AT_ONCE);
@@ -181,7 +182,7 @@ fn a_host_that_does_not_answer_does_not_keep_the_others_out() {
     let live: Vec<_> = (0..20)
         .map(|_| rig.connect(server.request(), Recorder::new()))
         .collect();
-    rig.run_until(|| live.iter().all(|log| log.is_open()));
+    rig.run_until(|| live.iter().all(Log::is_open));
     assert_eq!(states(&rig)[&ConnectionState::Upgrading], 4);
     drop(rig);
 }
@@ -242,7 +243,7 @@ fn an_open_connection_goes_on_while_a_thousand_connect() {
     const ALL: usize = 1000;
     const AT_ONCE: usize = 16;
     let files = rlimit::increase_nofile_limit(8192).expect("a limit");
-    assert!(files as usize > 2 * ALL + 100, "{files} files");
+    assert!(files > 2 * ALL as u64 + 100, "{files} files");
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let address = listener.local_addr().expect("it is bound");
     let accepting = thread::spawn(move || {
@@ -265,7 +266,7 @@ fn an_open_connection_goes_on_while_a_thousand_connect() {
         }
     }
     let echo = Server::echo(Transport::Plain);
-    let mut rig = Rig::with(places(2 * AT_ONCE as u32).trace_capacity(16 * ALL));
+    let mut rig = Rig::with(places(2 * AT_ONCE).trace_capacity(16 * ALL));
     let ticks = Rc::new(Cell::new(0));
     let busy = Busy(Rc::clone(&ticks));
     rig.reactor
@@ -313,7 +314,7 @@ fn tls_handshakes_take_turns() {
     let logs: Vec<_> = (0..ALL)
         .map(|_| rig.connect(server.request(), Recorder::new()))
         .collect();
-    rig.run_until(|| logs.iter().all(|log| log.is_open()));
+    rig.run_until(|| logs.iter().all(Log::is_open));
     let mut done = times(&rig, Kind::TlsEstablished);
     assert_eq!(done.len(), ALL);
     // Events of one turn have one time.
