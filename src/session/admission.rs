@@ -97,7 +97,8 @@ impl Admission {
     }
 
     /// At most so many attempts in `period` to one host, evenly: each begins a `connects`-th of the
-    /// period after the one before. 1,000 in a second by default.
+    /// period after the one before. 1,000 in a second by default. Attempts that wait for the same
+    /// look-up of a name then go on together.
     ///
     /// # Errors
     /// [`PolicyError::Zero`]: no connects, or no period.
