@@ -405,8 +405,8 @@ impl Context<'_> {
     /// Sends a text message.
     ///
     /// # Errors
-    /// [`SendError`] says why nothing was sent: not open, closing, queue full, or a fragmented
-    /// message is under way.
+    /// [`SendError`] says why nothing was sent: not open (unless the request
+    /// [holds sends](Request::hold_sends)), closing, queue full, or a fragmented message is under way.
     #[inline]
     pub fn send_text(&mut self, text: &str) -> Result<(), SendError> {
         self.send(Message::Text(text))

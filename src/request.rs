@@ -6,6 +6,7 @@ use crate::protocol::decoder::Limits;
 use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{self, HandshakeLimits};
 use crate::protocol::url::Url;
+use crate::session::backlog::HoldLimit;
 use crate::session::liveness::Beat;
 use crate::session::options::SocketOptions;
 use crate::session::policy::ReconnectPolicy;
@@ -256,6 +257,28 @@ impl Request {
     pub fn max_queued(mut self, bytes: usize) -> Self {
         self.options().max_queued = bytes;
         self
+    }
+
+    /// Holds messages that are sent while the connection is not open, up to so many and so many bytes,
+    /// and sends them when it opens next: after what [`Handler::on_open`](crate::Handler::on_open)
+    /// sends, in the order in which they came, and before the casts that wait. By default, and for
+    /// pings, pongs and fragments, it is [`SendError::NotOpen`](crate::SendError::NotOpen).
+    ///
+    /// Beyond the limit it is [`SendError::HoldFull`](crate::SendError::HoldFull). They are held from
+    /// the start, between two attempts, over a supervised restart, and while a connection ends that
+    /// this side has not closed; when it ends for good they are dropped and counted in
+    /// [`ConnectionStats::drops`](crate::stats::ConnectionStats::drops), and the trace records their
+    /// number. Messages that a connection had taken and not yet written when it was lost are not sent
+    /// again. What exceeds [`max_queued`](Self::max_queued) when it opens is dropped and counted.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]: a zero.
+    pub fn hold_sends(mut self, messages: usize, bytes: usize) -> Result<Self, Error> {
+        if messages == 0 || bytes == 0 {
+            return Err(PolicyError::Zero("what may be held").into());
+        }
+        self.options().hold = Some(HoldLimit { messages, bytes });
+        Ok(self)
     }
 
     /// Calls [`Handler::on_drained`](crate::Handler::on_drained) when, after at least `high` bytes of

@@ -15,6 +15,7 @@ use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::aside::Comeback;
+use crate::session::backlog::Backlog;
 use crate::session::outbound::Compression;
 use crate::session::{Inbound, Life, Session, Stage, Target, Time, Wire};
 use crate::stats::meter::ConnectionMeter;
@@ -55,9 +56,19 @@ pub(super) struct Connection {
 
 /// Somebody who waits until the socket has a message.
 pub(super) struct Unwritten {
+    /// The number of the message, if it was put aside.
+    aside: Option<u64>,
     /// The last byte of it, counted as [`Link::handed`] counts, once it is in the link.
     end: Option<u64>,
     written: Written,
+}
+
+/// What outlives a connection that supervision starts anew.
+pub(super) struct Legacy {
+    pub(super) casts: Casts,
+    held: Backlog,
+    entered: u64,
+    unwritten: Vec<Unwritten>,
 }
 
 /// Is there a connection after its turn?
@@ -77,6 +88,7 @@ impl Connection {
     ) -> Self {
         let Target { url, options } = &request.target;
         let meter = ConnectionMeter::new(options.name.clone(), url.clone());
+        let published = Availability::at_first(&request);
         let meter = Arc::new(meter);
         shared.central.slots().register(id, &meter);
         let mut life = Life::new(id.0, request.target, shared.level, shared.turn.now);
@@ -92,7 +104,7 @@ impl Connection {
                 casts: Casts::default(),
                 batch: false,
                 peer: None,
-                published: Availability::NotOpen,
+                published,
                 opened: None,
                 meter,
             },
@@ -192,11 +204,13 @@ impl Connection {
             OwnedMessage::Binary(bytes) => Message::Binary(bytes),
         };
         let mut result = Ok(());
+        let entered = self.life().entered();
         self.with_output(shared, |life, output| {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
             result = life.send(output, None, Compression::BySize, opcode, payload);
             if let Err(error) = result {
-                output.tally.drops += u64::from(!matches!(error, SendError::Full { .. }));
+                let counted = matches!(error, SendError::Full { .. } | SendError::HoldFull);
+                output.tally.drops += u64::from(!counted);
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
                     TraceEvent::send_dropped(time, id, opcode as u8, length, error)
@@ -207,7 +221,16 @@ impl Connection {
             (None, _) => {}
             // Who does not wait any more need not know.
             (Some(written), Err(error)) => drop(written.try_send(Err(error))),
-            (Some(written), Ok(())) => self.unwritten.push(Unwritten { end: None, written }),
+            (Some(written), Ok(())) => {
+                let number = self.life().entered();
+                let aside = (number != entered).then_some(number);
+                let end = None;
+                self.unwritten.push(Unwritten {
+                    aside,
+                    end,
+                    written,
+                });
+            }
         }
     }
 
@@ -372,7 +395,7 @@ impl Connection {
         if life.stage == Stage::Failing {
             link.end();
         }
-        tell_written(&mut self.unwritten, link);
+        tell_written(&mut self.unwritten, life, link);
         if let Some(error) = link.take_error() {
             let (mut output, _) = shared.turn.split(None);
             match error {
@@ -389,10 +412,15 @@ impl Connection {
             link.close_notify(&mut shared.spare);
             let _ = shared.registry.deregister(&mut link.stream);
         }
-        // What was not written by now never will be.
-        for waiting in self.unwritten.drain(..) {
-            let _ = waiting.written.try_send(Err(SendError::Gone));
-        }
+        // What was not written by now never will be, unless it is held for the next open.
+        let life = &self.core.session.life;
+        self.unwritten.retain(|waiting| {
+            let held = waiting.aside.is_some_and(|number| life.is_waiting(number));
+            if !held {
+                let _ = waiting.written.try_send(Err(SendError::Gone));
+            }
+            held
+        });
         self.core.session.inbound = Inbound::Nobody;
         self.token = super::NO_TOKEN;
     }
@@ -458,18 +486,44 @@ impl Connection {
         self,
         shared: &mut Shared,
         reason: DisconnectReason,
-    ) -> (DisconnectReason, Casts) {
+    ) -> DisconnectReason {
         self.core.terminate(&mut shared.turn, reason)
+    }
+
+    /// What a successor would go on with.
+    pub(super) fn bequeath(&mut self) -> Legacy {
+        Legacy {
+            casts: std::mem::take(&mut self.core.casts),
+            entered: self.life().entered(),
+            held: self.life().take_held(),
+            unwritten: std::mem::take(&mut self.unwritten),
+        }
+    }
+
+    /// Begins in the place of one that has ended for `reason`.
+    pub(super) fn inherit(&mut self, legacy: Legacy, reason: DisconnectReason) {
+        let Legacy {
+            casts,
+            held,
+            entered,
+            unwritten,
+        } = legacy;
+        self.core.casts = casts;
+        self.unwritten = unwritten;
+        self.life().succeed(reason, held, entered);
     }
 }
 
 /// Tells those who wait for messages that the socket has by now.
-fn tell_written(unwritten: &mut Vec<Unwritten>, link: &Link) {
+fn tell_written(unwritten: &mut Vec<Unwritten>, life: &Life, link: &Link) {
     if unwritten.is_empty() {
         return;
     }
     let end = link.handed + link.queued() as u64;
     unwritten.retain_mut(|waiting| {
+        if waiting.aside.is_some_and(|number| life.is_waiting(number)) {
+            return true;
+        }
         let written = *waiting.end.get_or_insert(end) <= link.handed;
         if written {
             // Who does not wait any more need not know.

@@ -56,7 +56,6 @@ use link::Spare;
 use mio::{Events, Poll, Registry, Token};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
-use slots::Availability;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -272,8 +271,7 @@ impl Reactor {
             return Err(SHUTTING_DOWN);
         }
         self.shared.turn.read_clock();
-        let name = request.target.options.name.as_deref();
-        self.shared.central.slots().reserve(name)
+        self.shared.central.slots().reserve_for(request)
     }
 
     /// Runs until no connection is left, or, if it was built to stay alive, until it is shut down.
@@ -596,21 +594,21 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
     if restart.is_none() {
         connection.core.abandon(&mut shared.turn);
     }
-    let (reason, casts) = connection.terminate(shared, reason);
+    let legacy = connection.bequeath();
+    let reason = connection.terminate(shared, reason);
     if let Some((mut supervisor, count)) = restart {
         if let Some(mut next) = supervisor.restart(id, count, shared) {
             next.supervisor = Some(supervisor);
-            next.life().succeed(reason);
-            next.core.casts = casts;
+            next.inherit(legacy, reason);
             // A turn of its own, in which its first attempt is armed.
             next.ready = true;
             shared.ready.push(id);
             // What the last one was, this one is not.
-            shared.central.slots().publish(id, Availability::NotOpen);
+            shared.central.slots().publish(id, next.core.published);
             connections[index] = Some(Box::new(next));
             return;
         }
-        casts.discard();
+        legacy.casts.discard();
         escalates = true;
     }
     shared.central.slots().release(id, name);

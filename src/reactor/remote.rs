@@ -290,7 +290,7 @@ impl Remote {
     ) -> Result<ConnectionId, Error> {
         super::check_request(&request)?;
         let name = request.target.options.name.clone();
-        let id = self.central.slots().reserve(name.as_deref())?;
+        let id = self.central.slots().reserve_for(&request)?;
         let command = Command::Connect {
             id,
             request,
@@ -381,7 +381,8 @@ impl Remote {
     }
 
     /// Sends a message on a connection. `Ok` means that the reactor has it in its queue; should the
-    /// connection stop being open before its turn comes, the trace records what became of it.
+    /// connection stop being open before its turn comes, the trace records what became of it. With
+    /// [`Request::hold_sends`] it is held then, and while the connection is not open.
     ///
     /// # Errors
     /// [`SendError`] tells a connection that is not open, closing or gone from a full queue.
@@ -400,7 +401,8 @@ impl Remote {
         written: Option<Written>,
     ) -> Result<(), SendError> {
         match self.central.slots().availability(id) {
-            Some(Availability::Open) => {}
+            Some(Availability::Open | Availability::Holding) => {}
+            Some(Availability::HoldFull) => return Err(SendError::HoldFull),
             Some(Availability::NotOpen) => return Err(SendError::NotOpen),
             Some(Availability::Closing) => return Err(SendError::Closing),
             None => return Err(SendError::Gone),

@@ -15,12 +15,14 @@
 //! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
+//! - [`backlog`]: what is to be sent when the connection opens.
 //! - [`inbound`]: which parser reads the bytes now.
 //! - [`supervision`]: starting anew after the end, and how often.
 //! - [`proxy`]: the way through a proxy, between tcp and tls.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
 pub(crate) mod aside;
+pub(crate) mod backlog;
 pub(crate) mod closing;
 mod connecting;
 pub(crate) mod entropy;

@@ -1,5 +1,6 @@
 //! What a connection was asked to do and to keep to. Plain data, shared by all its attempts.
 
+use super::backlog::HoldLimit;
 use super::liveness::LivenessOptions;
 use super::policy::ReconnectPolicy;
 use super::proxy::Proxy;
@@ -95,6 +96,7 @@ pub(crate) struct Options {
     pub(crate) linked: bool,
     pub(crate) fail_first: bool,
     pub(crate) refresh: Option<Refresh>,
+    pub(crate) hold: Option<HoldLimit>,
 }
 
 /// How long each stage of an attempt may take, and all together.
@@ -151,6 +153,7 @@ impl Default for Options {
             linked: false,
             fail_first: false,
             refresh: None,
+            hold: None,
         }
     }
 }

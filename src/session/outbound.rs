@@ -82,7 +82,10 @@ impl Life {
         opcode: OpCode,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        self.check_sendable(output, opcode, payload.len())?;
+        if let Err(error) = self.check_open() {
+            return self.hold(output, compression, (opcode, payload), error);
+        }
+        self.check_room(output, opcode, payload.len())?;
         if self.sending.is_some() {
             return Err(SendError::FragmentOrder);
         }
@@ -156,7 +159,8 @@ impl Life {
         fragment: Fragment,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        self.check_sendable(output, kind, payload.len())?;
+        self.check_open()?;
+        self.check_room(output, kind, payload.len())?;
         let opcode = match (fragment, self.sending) {
             (Fragment::First, None) => kind,
             (Fragment::Middle | Fragment::Last, Some(first)) if first == kind => {
@@ -190,17 +194,6 @@ impl Life {
         self.check_room(output, opcode, payload.len())?;
         self.write_frame(output, callback, true, opcode, payload);
         Ok(())
-    }
-
-    #[inline]
-    fn check_sendable(
-        &mut self,
-        output: &mut Output<'_>,
-        opcode: OpCode,
-        length: usize,
-    ) -> Result<(), SendError> {
-        self.check_open()?;
-        self.check_room(output, opcode, length)
     }
 
     #[inline]

@@ -10,6 +10,7 @@ mod client;
 mod closing;
 mod connect;
 mod handlers;
+mod holding;
 mod life;
 mod limits;
 mod messages;

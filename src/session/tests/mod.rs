@@ -1,6 +1,7 @@
 //! Whole lives in virtual time: a [`Rig`] plays the reactor and the server for one connection.
 
 mod closing;
+mod holding;
 mod refresh;
 mod returning;
 
