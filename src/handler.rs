@@ -380,9 +380,10 @@ impl Context<'_> {
         self.life.epoch
     }
 
-    /// Bytes of output that wait: what the socket did not take, and what this turn has sent so far.
+    /// Bytes of output that wait: what the socket did not take, what may not leave yet because of a
+    /// [`Pacer`](crate::Pacer), and what this turn has sent so far.
     pub fn queued(&self) -> usize {
-        self.life.queued + self.output.frames.len()
+        self.life.queued + self.life.waiting_bytes() + self.output.frames.len()
     }
 
     /// The round trip of the last ping of the request's heartbeat that was answered.

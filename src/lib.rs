@@ -115,6 +115,7 @@ pub use reactor::{
 pub use request::{IntoRequest, Request};
 pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
+pub use session::pace::Pacer;
 pub use session::policy::ReconnectPolicy;
 pub use session::proxy::{Proxy, ProxyUrlError};
 pub use session::refresh::Attempt;

@@ -9,6 +9,7 @@ use crate::protocol::url::Url;
 use crate::session::backlog::HoldLimit;
 use crate::session::liveness::Beat;
 use crate::session::options::SocketOptions;
+use crate::session::pace::Pacer;
 use crate::session::policy::ReconnectPolicy;
 use crate::session::proxy::{Proxy, ProxyUrlError};
 use crate::session::refresh::{Attempt, Refresh};
@@ -279,6 +280,17 @@ impl Request {
         }
         self.options().hold = Some(HoldLimit { messages, bytes });
         Ok(self)
+    }
+
+    /// Sends at an even pace, alone or together with the other connections of the reactor whose
+    /// requests have a clone of `pacer`. A request with a pacer of another reactor is refused.
+    ///
+    /// A heartbeat's ping has its turn before messages that wait, and its text behind them; their
+    /// deadlines run meanwhile.
+    #[must_use]
+    pub fn pace(mut self, pacer: Pacer) -> Self {
+        self.options().pacer = Some(pacer);
+        self
     }
 
     /// Calls [`Handler::on_drained`](crate::Handler::on_drained) when, after at least `high` bytes of

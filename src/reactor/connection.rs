@@ -173,7 +173,13 @@ impl Connection {
         }
         let (mut output, _) = shared.turn.split(None);
         let Session { inbound, life } = &mut self.core.session;
+        let waiting = life.waiting_bytes();
         let step = life.handle_deadline(&mut output, inbound);
+        if life.waiting_bytes() < waiting {
+            // With this the queue may have fallen to its low-water mark.
+            self.write_out(shared);
+            self.flush(shared);
+        }
         self.perform(shared, step);
     }
 
@@ -412,6 +418,8 @@ impl Connection {
             link.close_notify(&mut shared.spare);
             let _ = shared.registry.deregister(&mut link.stream);
         }
+        let (mut output, _) = shared.turn.split(None);
+        self.life().drop_paced(&mut output);
         // What was not written by now never will be, unless it is held for the next open.
         let life = &self.core.session.life;
         self.unwritten.retain(|waiting| {
@@ -463,6 +471,12 @@ impl Connection {
             Reconnect::Never => None,
             Reconnect::ByPolicy => policy,
             Reconnect::After(delay) => Some(delay),
+            Reconnect::To(request) if !shared.central.paces(&request) => {
+                let cause = super::status::cause(&reason);
+                shared.turn.tally.disconnected(cause, false);
+                life.plan_end(DisconnectReason::Failed(super::FOREIGN_PACER));
+                return;
+            }
             Reconnect::To(request) => {
                 self.core.meter.set_url(request.target.url.clone());
                 let (mut output, _) = shared.turn.split(None);

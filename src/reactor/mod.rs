@@ -68,6 +68,7 @@ use timers::Timers;
 const WAKER: Token = Token(usize::MAX);
 const NO_TOKEN: Token = Token(usize::MAX - 1);
 
+const FOREIGN_PACER: Error = Error::Refused("the request's pacer belongs to another reactor");
 const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
 
 /// Many connections on one thread.
@@ -197,8 +198,11 @@ fn slot(token: Token) -> usize {
 }
 
 /// What can be known of a request before any I/O.
-fn check_request(request: &Request) -> Result<(), Error> {
+fn check_request(central: &Central, request: &Request) -> Result<(), Error> {
     request.validate()?;
+    if !central.paces(request) {
+        return Err(FOREIGN_PACER);
+    }
     #[cfg(feature = "tls")]
     if request.target.url.is_secure() && request.tls.is_none() && !crate::tls::has_provider() {
         return Err(Error::TlsUnavailable);
@@ -266,7 +270,7 @@ impl Reactor {
     }
 
     fn reserve(&mut self, request: &Request) -> Result<ConnectionId, Error> {
-        check_request(request)?;
+        check_request(&self.shared.central, request)?;
         if self.shared.is_shutting_down() {
             return Err(SHUTTING_DOWN);
         }

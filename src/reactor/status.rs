@@ -282,7 +282,7 @@ impl Connection {
             &shared.central.meter,
             &mut turn.tally,
             now,
-            life.queued as u64,
+            (life.queued + life.waiting_bytes()) as u64,
         );
         let lap = Time::from_start(turn.start.elapsed());
         let took = lap.nanoseconds() - turn.lap.nanoseconds();

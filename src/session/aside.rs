@@ -3,6 +3,7 @@
 use super::backlog::Backlog;
 use super::closing::Handing;
 use super::life::Life;
+use super::pace::Paced;
 use crate::error::DisconnectReason;
 
 /// What a connection has put aside until it opens.
@@ -12,6 +13,8 @@ pub(crate) struct Aside {
     pub(super) before: Option<Before>,
     /// Messages for the next open.
     pub(super) held: Backlog,
+    /// Frames that wait for their pace.
+    pub(super) paced: Paced,
     /// How many messages were put aside since there was nothing.
     pub(super) entered: u64,
     /// A Close frame that waits behind other output.
@@ -37,7 +40,10 @@ pub(crate) enum Comeback {
 
 impl Aside {
     fn is_empty(&self) -> bool {
-        self.before.is_none() && self.handing.is_none() && self.held.is_empty()
+        self.before.is_none()
+            && self.handing.is_none()
+            && self.held.is_empty()
+            && self.paced.is_empty()
     }
 }
 

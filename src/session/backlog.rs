@@ -1,12 +1,13 @@
-//! What is to be sent, but not yet: messages that are held for the next open. They are kept as they
-//! were given and encoded when they leave, because what was negotiated may differ by then.
+//! What is to be sent, but not yet: messages that are held for the next open, and frames that wait for
+//! their [`pace`](super::pace). They are kept as they were given and encoded when they leave: what was
+//! negotiated may differ by then.
 
 use super::life::{Life, Stage};
 use super::outbound::{Compression, Output};
 use crate::error::{DisconnectReason, SendError};
 use crate::protocol::frame::OpCode;
 use crate::trace::event::Event;
-use crate::trace::kind::{Kind, Limit};
+use crate::trace::kind::{Callback, Kind, Limit};
 use std::collections::VecDeque;
 
 /// How much may be held for the next open.
@@ -27,16 +28,66 @@ pub(crate) enum Hold {
     Full,
 }
 
-/// A message that waits.
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Entry {
+    /// A whole message.
+    Message {
+        opcode: OpCode,
+        compression: Compression,
+        callback: Option<Callback>,
+    },
+    /// A piece of one, as on the wire.
+    Fragment {
+        opcode: OpCode,
+        fin: bool,
+        callback: Option<Callback>,
+    },
+    /// A Ping.
+    Ping { callback: Option<Callback> },
+}
+
+impl Entry {
+    pub(super) fn opcode(self) -> OpCode {
+        match self {
+            Self::Message { opcode, .. } | Self::Fragment { opcode, .. } => opcode,
+            Self::Ping { .. } => OpCode::Ping,
+        }
+    }
+
+    pub(super) fn is_control(self) -> bool {
+        matches!(self, Self::Ping { .. })
+    }
+}
+
+/// Something that waits.
 pub(super) struct Waiting {
     /// Which one it is of all that this connection has put aside.
     ordinal: u64,
-    opcode: OpCode,
-    compression: Compression,
+    entry: Entry,
     payload: Box<[u8]>,
 }
 
-/// Messages that wait, in order.
+impl Waiting {
+    pub(super) fn new(ordinal: u64, entry: Entry, payload: &[u8]) -> Self {
+        Self {
+            ordinal,
+            entry,
+            payload: payload.into(),
+        }
+    }
+
+    /// What one with this payload counts: its memory, so that empty ones are not free.
+    pub(super) fn size(payload: &[u8]) -> usize {
+        size_of::<Self>() + payload.len()
+    }
+
+    pub(super) fn into_parts(self) -> (Entry, Box<[u8]>) {
+        (self.entry, self.payload)
+    }
+}
+
+/// What waits, in order.
 #[derive(Default)]
 pub(crate) struct Backlog {
     waiting: VecDeque<Waiting>,
@@ -49,18 +100,29 @@ impl Backlog {
         self.waiting.is_empty()
     }
 
-    pub(super) fn has(&self, ordinal: u64) -> bool {
-        self.waiting
-            .iter()
-            .any(|waiting| waiting.ordinal == ordinal)
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
     }
 
-    fn push(&mut self, waiting: Waiting) {
+    pub(super) fn has(&self, ordinal: u64) -> bool {
+        let mut waiting = self.waiting.iter();
+        waiting.any(|waiting| waiting.ordinal == ordinal)
+    }
+
+    pub(super) fn push(&mut self, waiting: Waiting) {
         self.bytes += waiting.payload.len();
         self.waiting.push_back(waiting);
     }
 
-    fn pop(&mut self) -> Option<Waiting> {
+    /// A control frame goes ahead of messages, and behind other control frames.
+    pub(super) fn push_ahead(&mut self, waiting: Waiting) {
+        self.bytes += waiting.payload.len();
+        let others = self.waiting.iter();
+        let at = others.take_while(|other| other.entry.is_control()).count();
+        self.waiting.insert(at, waiting);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.waiting.pop_front()?;
         self.bytes -= waiting.payload.len();
         Some(waiting)
@@ -116,12 +178,13 @@ impl Life {
         self.dropping = false;
         let aside = self.aside();
         aside.entered += 1;
-        aside.held.push(Waiting {
-            ordinal: aside.entered,
+        let entry = Entry::Message {
             opcode,
             compression,
-            payload: payload.into(),
-        });
+            callback: None,
+        };
+        let waiting = Waiting::new(aside.entered, entry, payload);
+        aside.held.push(waiting);
         Ok(())
     }
 
@@ -131,21 +194,35 @@ impl Life {
             && let Some(aside) = &mut self.aside
             && let Some(waiting) = aside.held.pop()
         {
-            let Waiting {
-                opcode,
-                compression,
-                payload,
-                ..
-            } = waiting;
-            if let Err(error) = self.send(output, None, compression, opcode, &payload) {
-                output.tally.drops += u64::from(!matches!(error, SendError::Full { .. }));
-                let length = payload.len() as u64;
-                self.record(output, Kind::SendDropped, |time, id| {
-                    Event::send_dropped(time, id, opcode as u8, length, error)
-                });
+            if self.target.options.pacer.is_some() && !self.take_turn(output.now) {
+                // Its number stays, for whoever waits for it.
+                self.aside().paced.backlog.push(waiting);
+                continue;
             }
+            let (entry, payload) = waiting.into_parts();
+            let (opcode, length) = (entry.opcode(), payload.len());
+            let error = match self.check_room(output, opcode, length) {
+                Ok(()) if self.sending.is_some() => SendError::FragmentOrder,
+                Ok(()) => {
+                    self.write_entry(output, entry, &payload);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            output.tally.drops += u64::from(error == SendError::FragmentOrder);
+            self.record(output, Kind::SendDropped, |time, id| {
+                Event::send_dropped(time, id, opcode as u8, length as u64, error)
+            });
         }
         self.tidy();
+    }
+
+    /// Bytes that wait for their pace, with what keeping them takes.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let backlog = self.aside.as_ref().map(|aside| &aside.paced.backlog);
+        backlog.map_or(0, |backlog| {
+            backlog.bytes + backlog.len() * Waiting::size(&[])
+        })
     }
 
     /// How many messages were put aside so far: the number of the last of them.
@@ -157,7 +234,7 @@ impl Life {
     pub(crate) fn is_waiting(&self, ordinal: u64) -> bool {
         self.aside
             .as_ref()
-            .is_some_and(|aside| aside.held.has(ordinal))
+            .is_some_and(|aside| aside.held.has(ordinal) || aside.paced.backlog.has(ordinal))
     }
 
     /// The end: what is held goes to a successor, if there is one.

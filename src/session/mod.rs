@@ -15,7 +15,7 @@
 //! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
-//! - [`backlog`]: what is to be sent when the connection opens.
+//! - [`backlog`]: what is to be sent when the connection opens, or by its pace: [`pace`].
 //! - [`inbound`]: which parser reads the bytes now.
 //! - [`supervision`]: starting anew after the end, and how often.
 //! - [`proxy`]: the way through a proxy, between tcp and tls.
@@ -31,6 +31,7 @@ pub(crate) mod life;
 pub(crate) mod liveness;
 pub(crate) mod options;
 pub(crate) mod outbound;
+pub(crate) mod pace;
 pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod reach;

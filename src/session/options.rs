@@ -2,6 +2,7 @@
 
 use super::backlog::HoldLimit;
 use super::liveness::LivenessOptions;
+use super::pace::Pacer;
 use super::policy::ReconnectPolicy;
 use super::proxy::Proxy;
 use super::refresh::Refresh;
@@ -97,6 +98,7 @@ pub(crate) struct Options {
     pub(crate) fail_first: bool,
     pub(crate) refresh: Option<Refresh>,
     pub(crate) hold: Option<HoldLimit>,
+    pub(crate) pacer: Option<Pacer>,
 }
 
 /// How long each stage of an attempt may take, and all together.
@@ -154,6 +156,7 @@ impl Default for Options {
             fail_first: false,
             refresh: None,
             hold: None,
+            pacer: None,
         }
     }
 }

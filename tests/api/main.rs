@@ -14,6 +14,7 @@ mod holding;
 mod life;
 mod limits;
 mod messages;
+mod pacing;
 mod pitfalls;
 mod proxies;
 mod reasons;

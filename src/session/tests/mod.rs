@@ -2,6 +2,7 @@
 
 mod closing;
 mod holding;
+mod pacing;
 mod refresh;
 mod returning;
 
