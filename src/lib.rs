@@ -113,6 +113,7 @@ pub use reactor::{
     Remote,
 };
 pub use request::{IntoRequest, Request};
+pub use session::admission::Admission;
 pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
 pub use session::pace::Pacer;

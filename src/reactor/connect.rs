@@ -6,7 +6,6 @@ use super::Shared;
 use super::connection::Connection;
 use super::link::Link;
 use super::resolver::Waiter;
-use super::socket;
 use crate::error::Error;
 use crate::session::{Session, Step};
 #[cfg(feature = "tls")]
@@ -15,7 +14,6 @@ use crate::tls::Tls;
 use crate::trace::event::Event as TraceEvent;
 #[cfg(feature = "tls")]
 use crate::trace::kind::Kind;
-use mio::Interest;
 use std::io;
 use std::net::SocketAddr;
 
@@ -25,6 +23,7 @@ impl Connection {
         loop {
             step = match step {
                 Step::Wait => return,
+                Step::Admit => return self.ask(shared),
                 Step::Resolve => {
                     shared.lookups += 1;
                     self.lookup = shared.lookups;
@@ -61,11 +60,8 @@ impl Connection {
         address: SocketAddr,
     ) -> io::Result<()> {
         let options = &self.core.session.life.target.options.socket;
-        let mut stream = socket::connect(address, options)?;
         let token = shared.next_token(self.core.id);
-        // Edge-triggered, once for the socket's life (pitfall 31).
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        shared.registry.register(&mut stream, token, interest)?;
+        let stream = shared.network.open(address, options, token)?;
         self.racing.push((token, Link::new(stream, address)));
         Ok(())
     }
@@ -94,7 +90,7 @@ impl Connection {
                 true
             }
             Err(error) => {
-                let _ = shared.registry.deregister(&mut link.stream);
+                shared.network.forget(&mut link.stream);
                 let (mut output, _) = shared.turn.split(None);
                 let step = self
                     .life()
@@ -108,18 +104,14 @@ impl Connection {
     pub(super) fn drop_racers(&mut self, shared: &mut Shared) {
         // Taken whole: an open connection keeps no memory for those that lost.
         for (_, mut link) in std::mem::take(&mut self.racing) {
-            // Dropping the socket would do it too, but a poll that counts on it is told.
-            let _ = shared.registry.deregister(&mut link.stream);
+            shared.network.forget(&mut link.stream);
         }
     }
 
     pub(super) fn begin_handshakes(&mut self, shared: &mut Shared) {
         #[cfg(feature = "tls")]
         if self.core.session.life.target.url.is_secure() {
-            if let Err(error) = self.begin_tls(shared) {
-                let (mut output, _) = shared.turn.split(None);
-                self.life().fail(&mut output, error);
-            }
+            self.queue_handshake(shared);
             return;
         }
         // Refused before any I/O, unless a handler has asked for it with `Reconnect::To`, or a

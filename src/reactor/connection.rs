@@ -9,11 +9,13 @@ use super::remote::HandlerCall;
 use super::remote::{OwnedMessage, Written};
 use super::slots::Availability;
 use super::supervisor::Supervisor;
+use super::system::Readiness;
 use crate::error::DisconnectReason;
 use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
+use crate::session::admission::Permit;
 use crate::session::aside::Comeback;
 use crate::session::backlog::Backlog;
 use crate::session::outbound::Compression;
@@ -24,7 +26,6 @@ use crate::tls::TlsConfig;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
 use mio::Token;
-use mio::event::Event;
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
@@ -43,11 +44,13 @@ pub(super) struct Connection {
     pub(super) armed: Option<Time>,
     /// Reading was paused when the last turn ended.
     pub(super) paused: bool,
-    /// On the ready list: there is more to read than a turn's share.
+    /// On the ready list: there is more to read than a turn's share. Or, while TLS is agreed on, in the
+    /// queue of handshakes.
     pub(super) ready: bool,
     /// Who waits until a message is written, in the order of the messages.
     pub(super) unwritten: Vec<Unwritten>,
     pub(super) supervisor: Option<Box<Supervisor>>,
+    pub(super) permit: Permit,
     /// The look-up whose answer is awaited.
     pub(super) lookup: u64,
     #[cfg(feature = "tls")]
@@ -116,6 +119,7 @@ impl Connection {
             ready: false,
             unwritten: Vec::new(),
             supervisor: None,
+            permit: Permit::None,
             lookup: 0,
             #[cfg(feature = "tls")]
             tls: request.tls,
@@ -127,15 +131,12 @@ impl Connection {
     }
 
     /// The poll reported the socket.
-    pub(super) fn handle_event(&mut self, shared: &mut Shared, event: &Event) {
-        let ended = event.is_read_closed() || event.is_error();
-        let readable = event.is_readable() || ended;
-        let writable = event.is_writable() || event.is_error();
-        if event.token() != self.token {
+    pub(super) fn handle_event(&mut self, shared: &mut Shared, readiness: Readiness) {
+        if readiness.token != self.token {
             let racer = self
                 .racing
                 .iter()
-                .position(|(token, _)| *token == event.token());
+                .position(|(token, _)| *token == readiness.token);
             // Pitfall 24: an event of a socket that is gone finds nobody here.
             let Some(racer) = racer else {
                 return;
@@ -145,13 +146,13 @@ impl Connection {
             }
         }
         if let Some(link) = &mut self.link {
-            link.peer_ended |= ended;
+            link.peer_ended |= readiness.ended;
         }
-        if writable {
+        if readiness.writable {
             self.flush(shared);
         }
-        if readable {
-            self.receive(shared);
+        if readiness.readable {
+            self.handle_readable(shared);
         }
     }
 
@@ -348,6 +349,9 @@ impl Connection {
         if self.life().stage == Stage::Over {
             self.finish(shared);
         }
+        if self.permit != Permit::None {
+            self.settle_permit(shared);
+        }
         let life = &self.core.session.life;
         if life.stage == Stage::Ended {
             self.drop_link(shared);
@@ -416,7 +420,7 @@ impl Connection {
         if let Some(mut link) = self.link.take() {
             #[cfg(feature = "tls")]
             link.close_notify(&mut shared.spare);
-            let _ = shared.registry.deregister(&mut link.stream);
+            shared.network.forget(&mut link.stream);
         }
         let (mut output, _) = shared.turn.split(None);
         self.life().drop_paced(&mut output);

@@ -2,17 +2,17 @@
 //!
 //! Outbound the last step before the kernel, inbound the first after it.
 
+use super::system::Stream;
 use crate::error::Error;
 use crate::protocol::buffer::Buffer;
 use crate::session::Wire;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
-use mio::net::TcpStream;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
 pub(super) struct Link {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) address: SocketAddr,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<Tls>>,
@@ -74,7 +74,7 @@ impl Spare {
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream, address: SocketAddr) -> Self {
+    pub(super) fn new(stream: Stream, address: SocketAddr) -> Self {
         Self {
             stream,
             address,
@@ -245,7 +245,7 @@ impl Link {
 
 /// Writes as much of `bytes` as the socket takes now and returns how much that was. An error other
 /// than "not now" is kept.
-fn write(stream: &mut TcpStream, bytes: &[u8], error: &mut Option<Error>) -> usize {
+fn write(stream: &mut Stream, bytes: &[u8], error: &mut Option<Error>) -> usize {
     let mut taken = 0;
     while taken < bytes.len() {
         match stream.write(&bytes[taken..]) {

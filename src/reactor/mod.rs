@@ -6,7 +6,7 @@
 //!                                      `-> one write, timers, ready list
 //! ```
 //!
-//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket.
+//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket, [`admission`] when.
 //! - [`receive`]: from the socket into the decoder.
 //! - [`dispatch`]: bytes to callbacks.
 //! - [`casts`]: those that wait for a connection to open.
@@ -15,7 +15,9 @@
 //! - [`status`]: what is counted, and who may look.
 //! - [`timers`]: when to look at which connection again.
 //! - [`resolver`]: names looked up on threads of their own.
+//! - [`system`]: sockets, readiness and time, as the operating system gives them.
 
+mod admission;
 mod builder;
 mod casts;
 mod client;
@@ -26,10 +28,13 @@ mod link;
 mod receive;
 mod remote;
 mod resolver;
+#[cfg(test)]
+mod simulator;
 mod slots;
 mod socket;
 mod status;
 mod supervisor;
+mod system;
 mod timers;
 
 pub use builder::ReactorBuilder;
@@ -44,6 +49,7 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
+use crate::session::admission::Gate;
 use crate::session::supervision::{Supervision, Verdict, is_failure};
 use crate::session::{Entropy, Output, Time, Wire};
 use crate::stats::tally::Tally;
@@ -53,15 +59,16 @@ use crate::trace::recorder::Recorder;
 use crate::trace::{Level, Ring};
 use connection::{Connection, Fate};
 use link::Spare;
-use mio::{Events, Poll, Registry, Token};
+use mio::{Events, Poll, Token};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, mem};
 use supervisor::Supervisor;
+use system::{Clock, Network, Readiness};
 use timers::Timers;
 
 /// The token of the waker, and that of a connection without a socket.
@@ -106,13 +113,18 @@ pub struct Reactor {
 
 /// What the connections of a reactor share.
 struct Shared {
-    registry: Registry,
+    network: Network,
     central: Arc<Central>,
     resolver: Resolver,
     turn: Turn,
     spare: Spare,
     receive: Vec<u8>,
     timers: Timers,
+    /// Who may connect, and when.
+    gate: Gate,
+    /// Connections whose TLS handshakes are to go on.
+    #[cfg(feature = "tls")]
+    handshakes: VecDeque<ConnectionId>,
     /// Connections that have more to read than their share of the last turn.
     ready: Vec<ConnectionId>,
     level: Level,
@@ -131,7 +143,7 @@ struct Shared {
 /// What a connection's turn works with.
 struct Turn {
     central: Arc<Central>,
-    start: Instant,
+    clock: Clock,
     /// Read from the clock once per turn.
     now: Time,
     /// What the connection at work has sent.
@@ -147,7 +159,7 @@ struct Turn {
 
 impl Turn {
     fn read_clock(&mut self) {
-        self.now = Time::from_start(self.start.elapsed());
+        self.now = self.clock.now();
         self.lap = self.now;
     }
 
@@ -304,14 +316,33 @@ impl Reactor {
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(Error::Reactor(error)),
         }
+        self.begin_turn();
+        let (mut news, mut woken) = (0, false);
+        for event in &self.events {
+            news += 1;
+            let readiness = Readiness::from(event);
+            woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+        }
+        self.finish_turn(news, woken)
+    }
+
+    /// The turn before the poll's news.
+    fn begin_turn(&mut self) {
         self.shared.turn.read_clock();
-        let news = self.events.iter().count() as u64;
-        let woken = self.handle_events();
+        self.shared.gate.begin_turn();
+    }
+
+    /// The turn after the poll's news, of which there were so many: everything else that is to be
+    /// done now. `woken`: other threads have left commands.
+    fn finish_turn(&mut self, news: u64, woken: bool) -> Result<(), Error> {
         self.handle_ready();
+        #[cfg(feature = "tls")]
+        self.handle_handshakes();
         if woken {
             self.handle_commands();
         }
         self.handle_timers();
+        self.handle_admission();
         self.handle_shutdown();
         self.shared.turn.end(news);
         match self.shared.escalated.pop_front() {
@@ -352,43 +383,22 @@ impl Reactor {
         if !self.shared.ready.is_empty() || !self.shared.escalated.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = self.shared.timers.next();
-        let next = match (next, self.shared.shutdown) {
-            (Some(timer), Some(shutdown)) => Some(timer.min(shutdown)),
-            (timer, shutdown) => timer.or(shutdown),
-        };
-        let Some(next) = next else {
+        #[cfg(feature = "tls")]
+        if !self.shared.handshakes.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let Shared {
+            timers,
+            gate,
+            shutdown,
+            ..
+        } = &self.shared;
+        let next = [timers.next(), gate.wakes_at(), *shutdown];
+        let Some(next) = next.into_iter().flatten().min() else {
             return limit;
         };
-        let turn = &self.shared.turn;
-        let wait = next.since(Time::from_start(turn.start.elapsed()));
+        let wait = next.since(self.shared.turn.clock.now());
         Some(limit.map_or(wait, |limit| limit.min(wait)))
-    }
-
-    /// True if other threads have left commands.
-    fn handle_events(&mut self) -> bool {
-        let mut woken = false;
-        let Self {
-            events,
-            connections,
-            shared,
-            ..
-        } = self;
-        for event in events.iter() {
-            if event.token() == WAKER {
-                woken = true;
-                continue;
-            }
-            let index = slot(event.token());
-            let Some(Some(connection)) = connections.get_mut(index) else {
-                continue;
-            };
-            connection.handle_event(shared, event);
-            if connection.end_turn(shared) == Fate::Ended {
-                remove(connections, shared, index);
-            }
-        }
-        woken
     }
 
     /// Those that had more to read than their share.
@@ -398,7 +408,7 @@ impl Reactor {
             let id = self.ready[index];
             self.with(id, |connection, shared| {
                 if mem::take(&mut connection.ready) {
-                    connection.receive(shared);
+                    connection.handle_readable(shared);
                 }
             });
         }
@@ -570,6 +580,26 @@ const GOING_AWAY: CloseFrame<'static> = CloseFrame {
     code: CloseCode::GOING_AWAY,
     reason: "",
 };
+
+/// What the poll says of a socket, for its connection. True if it is the waker that it speaks of: other
+/// threads have left commands.
+fn handle_event(
+    connections: &mut [Option<Box<Connection>>],
+    shared: &mut Shared,
+    readiness: Readiness,
+) -> bool {
+    if readiness.token == WAKER {
+        return true;
+    }
+    let index = slot(readiness.token);
+    if let Some(Some(connection)) = connections.get_mut(index) {
+        connection.handle_event(shared, readiness);
+        if connection.end_turn(shared) == Fate::Ended {
+            remove(connections, shared, index);
+        }
+    }
+    false
+}
 
 /// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin
 /// anew in its place.

@@ -142,7 +142,7 @@ pub(super) struct Central {
     pub(super) sinks: Mutex<Vec<Arc<SinkMeter>>>,
     waker: Waker,
     /// The reactor was woken and has not looked yet: no need to wake it again.
-    woken: AtomicBool,
+    pub(super) woken: AtomicBool,
     /// Commands that may wait.
     capacity: usize,
 }

@@ -28,7 +28,7 @@ pub(super) type Answer = Result<Vec<IpAddr>, (io::ErrorKind, String)>;
 pub(super) struct Resolver {
     central: Weak<Central>,
     /// Made with the first look-up; the threads end when it is dropped.
-    queue: Option<Sender<String>>,
+    pub(super) queue: Option<Sender<String>>,
     life: Duration,
     answers: HashMap<String, (Time, Vec<IpAddr>)>,
     /// Who waits for which name.

@@ -1,13 +1,13 @@
 //! A TCP socket that has begun to connect, with its options set before.
 
+use super::system::Stream;
 use crate::session::options::SocketOptions;
-use mio::net::TcpStream;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::SocketAddr;
 
 /// Begins to connect to `address`. The poll says when it is done.
-pub(super) fn connect(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
+pub(super) fn connect(address: SocketAddr, options: &SocketOptions) -> io::Result<Stream> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -20,7 +20,7 @@ pub(super) fn connect(address: SocketAddr, options: &SocketOptions) -> io::Resul
         Err(error) if is_under_way(&error) => {}
         Err(error) => return Err(error),
     }
-    Ok(TcpStream::from_std(socket.into()))
+    Ok(Stream::from_std(socket.into()))
 }
 
 fn configure(socket: &Socket, options: &SocketOptions) -> io::Result<()> {

@@ -6,7 +6,7 @@ use super::{Remote, Shared, Turn};
 use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::ConnectionId;
-use crate::session::{Stage, Time};
+use crate::session::Stage;
 use crate::stats::meter::{Cause, ConnectionMeter};
 use crate::stats::{ConnectionStats, ReactorStats};
 use std::fmt;
@@ -24,6 +24,8 @@ const CHUNK: usize = 256;
 pub enum ConnectionState {
     /// Its first attempt has not begun, or it waits for the next one.
     Waiting,
+    /// Its attempt is due and waits to be admitted; see [`Admission`](crate::Admission).
+    Queued,
     /// The host's name is looked up.
     Resolving,
     /// The TCP handshake is under way.
@@ -41,8 +43,9 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Waiting,
+        Self::Queued,
         Self::Resolving,
         Self::Connecting,
         Self::Tunnelling,
@@ -55,6 +58,7 @@ impl ConnectionState {
     fn of(stage: Stage) -> Self {
         match stage {
             Stage::BackOff | Stage::Ended => Self::Waiting,
+            Stage::Queued => Self::Queued,
             Stage::Resolving => Self::Resolving,
             Stage::Connecting => Self::Connecting,
             Stage::Tunnelling => Self::Tunnelling,
@@ -75,6 +79,7 @@ impl ConnectionState {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::Queued => "queued",
             Self::Resolving => "resolving",
             Self::Connecting => "connecting",
             Self::Tunnelling => "tunnelling",
@@ -284,7 +289,7 @@ impl Connection {
             now,
             (life.queued + life.waiting_bytes()) as u64,
         );
-        let lap = Time::from_start(turn.start.elapsed());
+        let lap = turn.clock.now();
         let took = lap.nanoseconds() - turn.lap.nanoseconds();
         turn.lap = lap;
         let at = lap.nanoseconds();
@@ -299,7 +304,7 @@ impl Connection {
 impl Turn {
     /// What has passed since the last connection's turn is not the next one's doing.
     pub(super) fn skip_lap(&mut self) {
-        self.lap = Time::from_start(self.start.elapsed());
+        self.lap = self.clock.now();
     }
 
     /// A turn of the loop is over, which had so many events.

@@ -104,7 +104,7 @@ impl Life {
                 self.end_with(reason);
                 Ok(())
             }
-            Stage::BackOff => {
+            Stage::BackOff | Stage::Queued => {
                 self.end_with(reason);
                 self.stage = Stage::Ended;
                 Ok(())
@@ -165,7 +165,7 @@ impl Life {
             Stage::Over | Stage::Ended | Stage::Failing => return,
             Stage::Open | Stage::Closing | Stage::Closed => {}
             // Only the handler can fail between two attempts. There is nothing to disconnect.
-            Stage::BackOff => {
+            Stage::BackOff | Stage::Queued => {
                 self.end_with(DisconnectReason::Failed(error));
                 self.stage = Stage::Ended;
                 return;

@@ -22,8 +22,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 impl Life {
-    /// Begins an attempt to connect.
-    pub(crate) fn begin_attempt(&mut self, output: &mut Output<'_>) -> Step {
+    /// An attempt is due, and is to wait until it is admitted: one of `waiting` for its host.
+    pub(crate) fn queue(&mut self, output: &mut Output<'_>, waiting: usize) {
+        self.stage = Stage::Queued;
+        let server = self.target.url.host_header();
+        self.record(output, Kind::ConnectQueued, |time, id| {
+            Event::connect_queued(time, id, waiting as u64, server)
+        });
+    }
+
+    /// Begins an attempt to connect, which has waited so long to be admitted.
+    pub(crate) fn begin_attempt(&mut self, output: &mut Output<'_>, waited: Duration) -> Step {
         if self.redirects == 0 {
             self.attempt = self.attempt.saturating_add(1);
         }
@@ -44,10 +53,11 @@ impl Life {
                 Event::reconnecting(time, id, attempt, server)
             });
         }
-        let reach = match &self.reach {
-            Some(reach) if self.redirects > 0 => reach.redirected(output.now),
+        let mut reach = match &self.reach {
+            Some(reach) if self.redirects > 0 => reach.redirected(output.now, waited),
             _ => Reach::new(output.now),
         };
+        reach.times.admission = (!waited.is_zero()).then_some(waited);
         self.reach = Some(Box::new(reach));
         self.limit_stage(output.now, self.target.options.timeouts.resolve);
         if let Err(error) = self.refresh() {

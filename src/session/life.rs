@@ -26,6 +26,8 @@ use std::time::Duration;
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// An attempt is due and waits to be admitted.
+    Queued,
     /// The host's name is looked up.
     Resolving,
     /// The TCP handshake is under way.
@@ -55,6 +57,8 @@ pub(crate) enum Stage {
 /// What the reactor is to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// Ask the gate whether an attempt may begin.
+    Admit,
     /// Look up the name of the target's host.
     Resolve,
     /// Open a TCP connection.
@@ -322,7 +326,7 @@ impl Life {
                 self.record(output, Kind::ClosedCleanly, Event::closed_cleanly);
                 self.stage = Stage::Over;
             }
-            Stage::Resolving | Stage::Over | Stage::BackOff | Stage::Ended => {}
+            Stage::Queued | Stage::Resolving | Stage::Over | Stage::BackOff | Stage::Ended => {}
         }
     }
 
@@ -364,7 +368,7 @@ impl Life {
         }
         let timeouts = self.target.options.timeouts;
         let (timer, stage, limit) = match self.stage {
-            Stage::BackOff => return self.begin_attempt(output),
+            Stage::BackOff => return Step::Admit,
             Stage::Closing | Stage::Closed => {
                 self.record(output, Kind::TimerFired, |time, id| {
                     Event::timer_fired(time, id, kind::Timer::CloseDeadline)
@@ -398,7 +402,7 @@ impl Life {
                 ErrorStage::Upgrade,
                 timeouts.upgrade,
             ),
-            Stage::Open | Stage::Over | Stage::Ended => return Step::Wait,
+            Stage::Queued | Stage::Open | Stage::Over | Stage::Ended => return Step::Wait,
         };
         self.record(output, Kind::TimerFired, |time, id| {
             Event::timer_fired(time, id, timer)

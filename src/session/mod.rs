@@ -1,7 +1,7 @@
 //! The life of one connection, without sockets and without a clock.
 //!
 //! ```text
-//! resolve -> tcp -> [proxy] -> tls -> upgrade -> open -> closing -> over -> back-off -> resolve ...
+//! [queue] -> resolve -> tcp -> [proxy] -> tls -> upgrade -> open -> closing -> over -> back-off ...
 //! ```
 //!
 //! The reactor, above, does what a session asks for ([`Step`]) and tells it what came of it
@@ -9,6 +9,7 @@
 //!
 //! - [`life`]: the stages, their deadlines, and what ends them; [`connecting`] and [`returning`] are
 //!   its beginning and its end.
+//! - [`admission`]: when an attempt that is due may begin, among all those of a reactor.
 //! - [`aside`]: what few connections have at a time, between two opens above all.
 //! - [`refresh`]: what the request changes of itself before each attempt.
 //! - [`reach`]: which address to try when, and how long each stage took.
@@ -18,11 +19,14 @@
 //! - [`backlog`]: what is to be sent when the connection opens, or by its pace: [`pace`].
 //! - [`inbound`]: which parser reads the bytes now.
 //! - [`supervision`]: starting anew after the end, and how often.
+//! - [`entropy`] and [`chacha`]: unpredictable bytes, bought in bulk and stretched.
 //! - [`proxy`]: the way through a proxy, between tcp and tls.
 //! - [`policy`]: when to connect again; [`redirect`]: where to, when the server says so.
 
+pub(crate) mod admission;
 pub(crate) mod aside;
 pub(crate) mod backlog;
+pub(crate) mod chacha;
 pub(crate) mod closing;
 mod connecting;
 pub(crate) mod entropy;

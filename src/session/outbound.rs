@@ -12,7 +12,7 @@ use crate::error::SendError;
 use crate::protocol::Role;
 use crate::protocol::buffer::Buffer;
 use crate::protocol::deflate::Deflaters;
-use crate::protocol::encoder::{FrameWriter, PIECE};
+use crate::protocol::encoder::{self, FrameWriter, PIECE};
 use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, OpCode};
 use crate::stats::tally::Tally;
 use crate::trace::event::{Event, Frame};
@@ -331,6 +331,13 @@ impl Life {
         let tally = &mut output.tally.outbound;
         tally.frame(opcode as u8, payload.len() as u64);
         let key = output.entropy.take();
+        if payload.len() < PIECE {
+            encoder::encode(Role::Client, fin, opcode, payload, key, output.frames);
+            if output.frames.len() >= PIECE {
+                self.pass_on(output);
+            }
+            return;
+        }
         let mut frame = FrameWriter::begin(Role::Client, fin, opcode, payload, key, output.frames);
         loop {
             let more = frame.write_piece(output.frames);

@@ -53,10 +53,11 @@ impl Reach {
         }
     }
 
-    /// The same attempt at another server, after a redirect; its time runs on.
-    pub(super) fn redirected(&self, now: Time) -> Self {
+    /// The same attempt at another server, after a redirect; its time runs on, but for what it has
+    /// waited to be admitted.
+    pub(super) fn redirected(&self, now: Time, waited: Duration) -> Self {
         Self {
-            began: self.began,
+            began: self.began.after(waited),
             ..Self::new(now)
         }
     }
@@ -167,6 +168,13 @@ mod tests {
         assert_eq!(reach.next_start(), None);
         assert!(matches!(reach.handle_error(at(310)), Next::Wait));
         assert!(matches!(reach.handle_error(at(320)), Next::Failed));
+    }
+
+    #[test]
+    fn a_redirect_goes_on_with_the_attempts_time_but_for_what_it_has_waited() {
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let reach = Reach::new(at(5)).redirected(at(20), Duration::from_secs(8));
+        assert_eq!(reach.began(), at(13));
     }
 
     #[test]

@@ -378,6 +378,7 @@ impl ConnectionMeter {
             opened_at: self.opened_at.time(),
             longest_turn: nanoseconds(self.longest_turn.value()),
             stages: StageTimes {
+                admission: None,
                 resolve: times[Step::Resolved as usize].time(),
                 tcp: times[Step::TcpConnected as usize].time(),
                 proxy: times[Step::ProxyConnected as usize].time(),

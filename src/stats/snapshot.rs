@@ -108,6 +108,9 @@ impl FrameCounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StageTimes {
+    /// Waiting to be admitted (see [`Admission`](crate::Admission)), before the attempt began: no part
+    /// of `total`, and told of attempts only, not kept in the statistics.
+    pub admission: Option<Duration>,
     /// Looking up the name.
     pub resolve: Option<Duration>,
     /// The TCP handshake, with all addresses that were tried before it succeeded.

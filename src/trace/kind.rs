@@ -90,6 +90,9 @@ named! {
     /// and in `detail` the payload's first bytes, at [`Level::Payload`] only.
     /// "Close fields" stands for: `code` (close code, 0 for none) and `detail` (the reason).
     pub enum Kind {
+        /// An attempt to connect is due and waits to be admitted. `value`: how many wait for the same host, this
+        /// one included. `detail`: host and port.
+        ConnectQueued = "connect_queued",
         /// The first attempt to connect begins. `value`: attempt, from 1. `detail`: host and port.
         Connecting = "connecting",
         /// The host's name was resolved. `value`: number of addresses. `detail`: the address tried first.

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod admission;
 mod client;
 mod closing;
 mod connect;

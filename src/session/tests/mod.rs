@@ -1,5 +1,6 @@
 //! Whole lives in virtual time: a [`Rig`] plays the reactor and the server for one connection.
 
+mod admission;
 mod closing;
 mod holding;
 mod pacing;
@@ -93,11 +94,23 @@ impl Rig {
         self.handle_deadline()
     }
 
+    /// An attempt that is due is admitted at once.
     pub(super) fn handle_deadline(&mut self) -> Step {
+        match self.handle_time() {
+            Step::Admit => self.with(|life, output| life.begin_attempt(output, Duration::ZERO)),
+            step => step,
+        }
+    }
+
+    pub(super) fn handle_time(&mut self) -> Step {
         let mut inbound = std::mem::replace(&mut self.inbound, Inbound::Nobody);
         let step = self.with(|life, output| life.handle_deadline(output, &mut inbound));
         self.inbound = inbound;
-        step
+        match step {
+            // There is room for it at once.
+            Step::Admit => self.with(|life, output| life.begin_attempt(output, Duration::ZERO)),
+            step => step,
+        }
     }
 
     /// The attempt that is due leads to an open connection.

@@ -31,6 +31,11 @@ fn samples() -> impl Iterator<Item = Sample> {
 fn connecting() -> Vec<Sample> {
     vec![
         (
+            Event::connect_queued(1, ID, 12, "example.com:443"),
+            "waiting to connect to example.com:443 (number 12 in the queue)",
+            r#""waiting":12,"server":"example.com:443""#,
+        ),
+        (
             Event::connecting(1, ID, 1, "example.com:443"),
             "attempting to connect to example.com:443 (attempt 1)",
             r#""attempt":1,"server":"example.com:443""#,

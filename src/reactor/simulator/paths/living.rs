@@ -1,0 +1,277 @@
+//! An open connection: signs of life, back-pressure, and its end.
+
+use super::super::peer::End;
+use super::super::server::{Play, Server};
+use super::super::world::World;
+use super::{ADDRESS, Diary, URL, check, check_diary, once};
+use crate::session::timers::TimerId;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn text(text: &str) -> Play {
+    Play::Text(text.to_owned())
+}
+
+/// The time of the first line that begins so.
+fn time_of(world: &World, line: &str) -> u64 {
+    let diary = world.log.diary();
+    let found = diary.iter().find(|(_, written)| written.starts_with(line));
+    found
+        .unwrap_or_else(|| panic!("no {line:?} in {diary:#?}"))
+        .0
+}
+
+#[test]
+fn a_ping_without_a_pong() {
+    let mut world = World::new();
+    world.serve(ADDRESS, || Server::open().ignoring_pings());
+    let request = once(URL).ping_every(10 * SECOND, 2 * SECOND).unwrap();
+    let diary = Diary::new(&world);
+    world.connect(request, diary);
+    world.run();
+    world.check_end();
+    let silent = time_of(&world, "disconnect 0: the peer is silent: no pong for 2s");
+    // Sent when at most a tenth of the interval is left.
+    assert!((11_040..=12_040).contains(&silent), "{silent}");
+}
+
+#[test]
+fn a_ping_with_a_pong_is_a_round_trip() {
+    let mut world = World::new();
+    world.serve(ADDRESS, Server::open);
+    let request = once(URL).ping_every(10 * SECOND, 2 * SECOND).unwrap();
+    let diary = Diary::new(&world)
+        .when_open(|cx| {
+            cx.set_timer(TimerId(0), 35 * SECOND);
+            Ok(())
+        })
+        .when_due(|cx| {
+            assert_eq!(cx.round_trip(), Some(Duration::from_millis(20)));
+            cx.close();
+            Ok(())
+        });
+    world.connect(request, diary);
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (35_040, "timer"),
+        (35_050, "server: close Some(1000)"),
+        (35_060, "disconnect 0: closed from this side with 1000"),
+        (35_060, "end"),
+    ];
+    check_diary(world, &expected);
+}
+
+#[test]
+fn a_text_heartbeat_without_an_answer() {
+    let mut world = World::new();
+    world.serve(ADDRESS, Server::open);
+    let request = once(URL)
+        .text_every("ping?", 10 * SECOND, 2 * SECOND)
+        .unwrap();
+    let diary = Diary::new(&world);
+    world.connect(request, diary);
+    world.run();
+    world.check_end();
+    let asked = time_of(&world, "server: message ping?");
+    let silent = time_of(&world, "disconnect 0: the peer is silent: no answer");
+    assert!((9_050..=10_050).contains(&asked), "{asked}");
+    // It was on its way for 10 ms.
+    assert_eq!(silent - (asked - 10), 2000);
+}
+
+#[test]
+fn no_byte_for_too_long() {
+    let world = World::new();
+    world.serve(ADDRESS, || Server::open().then(SECOND, Play::Ping));
+    let request = once(URL).watch_bytes(5 * SECOND).unwrap();
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (6040, "disconnect 0: the peer is silent: no byte for 5s"),
+        (6040, "end"),
+    ];
+    check(world, request, &expected);
+}
+
+/// Pings keep the connection, but they are no data.
+#[test]
+fn no_message_for_too_long() {
+    let world = World::new();
+    world.serve(ADDRESS, || {
+        let server = Server::open().then(SECOND, text("a"));
+        let server = server.then(SECOND, Play::Ping);
+        server.then(SECOND, Play::Ping).then(SECOND, Play::Ping)
+    });
+    let request = once(URL).watch_data(3 * SECOND).unwrap();
+    let request = request.watch_bytes(2 * SECOND).unwrap();
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (1040, "message a"),
+        (4040, "disconnect 0: the peer is silent: no message for 3s"),
+        (4040, "end"),
+    ];
+    check(world, request, &expected);
+}
+
+#[test]
+fn no_first_message() {
+    let world = World::new();
+    world.serve(ADDRESS, || Server::open().then(SECOND, Play::Ping));
+    let request = once(URL).watch_first_data(2 * SECOND).unwrap();
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (
+            2040,
+            "disconnect 0: the peer is silent: no first message for 2s",
+        ),
+        (2040, "end"),
+    ];
+    check(world, request, &expected);
+}
+
+/// What arrives meanwhile stays with TCP, which holds the server back; then it all comes.
+#[test]
+fn reading_paused_and_resumed() {
+    let mut world = World::new();
+    world.serve(ADDRESS, || {
+        let large = Play::Raw([&[0x82, 127, 0, 0, 0, 0, 0, 2, 0, 0][..], &[7; 131_072]].concat());
+        let server = Server::open().then(SECOND, text("a")).then(SECOND, large);
+        server
+            .then(SECOND, text("b"))
+            .then(SECOND, Play::Close(1001, String::new()))
+    });
+    let diary = Diary::new(&world)
+        .when_told(|cx| {
+            cx.pause_reading();
+            cx.set_timer(TimerId(0), 10 * SECOND);
+            Ok(())
+        })
+        .when_due(|cx| {
+            cx.resume_reading();
+            Ok(())
+        });
+    world.connect(once(URL), diary);
+    world.run_until(11 * SECOND);
+    assert!(world.network.is_held_back(0), "all of it fits between");
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (1040, "message a"),
+        (11_040, "timer"),
+        // What did not fit into the 64 KiB between sets off now, 64 KiB at a time.
+        (11_060, "131072 bytes"),
+        // Read with the end of that, and so delivered though reading is paused once more.
+        (11_060, "message b"),
+        (11_070, "server: close Some(1001)"),
+        (11_080, "disconnect 0: closed by the peer with 1001"),
+        (11_080, "end"),
+    ];
+    check_diary(world, &expected);
+}
+
+/// A server that does not read: what the socket does not take waits, and when it has gone the
+/// handler is told.
+#[test]
+fn a_slow_reader() {
+    let mut world = World::new();
+    world.serve(ADDRESS, || {
+        let server = Server::open().then(Duration::ZERO, Play::Read(false));
+        let server = server.then(SECOND, Play::Read(true));
+        server.then(SECOND, Play::Close(1000, String::new()))
+    });
+    let diary = Diary::new(&world).when_open(|cx| {
+        cx.send_text(&"x".repeat(300_000))?;
+        Ok(())
+    });
+    let request = once(URL).water_marks(1000, 100_000).unwrap();
+    world.connect(request, diary);
+    world.run();
+    world.check_end();
+    // It reads 64 KiB when it begins at 1,030, and then every 10 ms, which makes room for as much.
+    assert_eq!(time_of(&world, "drained: 0 left"), 1060);
+    assert_eq!(time_of(&world, "server: message xxx"), 1070);
+}
+
+#[test]
+fn a_close_that_is_answered() {
+    let mut world = World::new();
+    world.serve(ADDRESS, Server::open);
+    let diary = Diary::new(&world).when_open(|cx| {
+        cx.close();
+        Ok(())
+    });
+    world.connect(once(URL), diary);
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (50, "server: close Some(1000)"),
+        (60, "disconnect 0: closed from this side with 1000"),
+        (60, "end"),
+    ];
+    check_diary(world, &expected);
+}
+
+#[test]
+fn a_close_that_is_not_answered() {
+    let mut world = World::new();
+    world.serve(ADDRESS, || Server::open().ignoring_close());
+    let diary = Diary::new(&world).when_open(|cx| {
+        cx.close();
+        Ok(())
+    });
+    world.connect(once(URL).close_timeout(2 * SECOND), diary);
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (50, "server: close Some(1000)"),
+        (2040, "disconnect 0: closed from this side with 1000"),
+        (2040, "end"),
+    ];
+    check_diary(world, &expected);
+}
+
+#[test]
+fn the_end_of_the_stream_without_a_close_frame() {
+    let world = World::new();
+    world.serve(ADDRESS, || {
+        let server = Server::open().then(SECOND, text("last words"));
+        server.then(Duration::ZERO, Play::End(End::Finished))
+    });
+    let ended = "the peer ended the connection without a Close frame";
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (1040, "message last words"),
+        (1040, &format!("disconnect 0: {ended}")),
+        (1040, &format!("end")),
+    ];
+    check(world, once(URL), &expected);
+}
+
+/// It takes down its own connection, with 1011, and nothing else.
+#[test]
+fn a_handler_that_panics() {
+    let mut world = World::new();
+    world.serve(ADDRESS, || {
+        let server = Server::open().then(SECOND, text("a"));
+        server.then(SECOND, Play::Close(1000, String::new()))
+    });
+    // The hook that prints panics has nothing to print here.
+    let panics = Diary::new(&world)
+        .when_told(|_| std::panic::resume_unwind(Box::new("it is told too much")));
+    world.connect(once(URL), panics);
+    let lives = Diary::new(&world);
+    world.connect(once(URL), lives);
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (40, "open 1: 10.0.0.1:80"),
+        (1040, "message a"),
+        (1040, "message a"),
+        (1050, "server: close Some(1011)"),
+        (
+            1060,
+            "disconnect 0: the handler panicked: it is told too much",
+        ),
+        (1060, "end"),
+        (2050, "server: close Some(1000)"),
+        (2060, "disconnect 0: closed by the peer with 1000"),
+        (2060, "end"),
+    ];
+    check_diary(world, &expected);
+}

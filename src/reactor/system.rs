@@ -1,0 +1,107 @@
+//! The operating system as the reactor sees it: sockets, what the poll says of them, and the time.
+//!
+//! All of it comes in here, so that there is one place where something else can be put beneath: in
+//! the crate's own tests, the simulator.
+
+use super::socket;
+use crate::session::Time;
+use crate::session::options::SocketOptions;
+use mio::event::Event;
+use mio::{Interest, Registry, Token};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+#[cfg(test)]
+pub(super) use super::simulator::Stream;
+#[cfg(not(test))]
+pub(super) use mio::net::TcpStream as Stream;
+
+/// What the poll says of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Readiness {
+    pub(super) token: Token,
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The peer has ended its side, or the socket has failed.
+    pub(super) ended: bool,
+}
+
+impl From<&Event> for Readiness {
+    fn from(event: &Event) -> Self {
+        let ended = event.is_read_closed() || event.is_error();
+        Self {
+            token: event.token(),
+            readable: event.is_readable() || ended,
+            writable: event.is_writable() || event.is_error(),
+            ended,
+        }
+    }
+}
+
+/// Where sockets come from.
+pub(super) struct Network {
+    registry: Registry,
+    #[cfg(test)]
+    pub(super) simulated: Option<super::simulator::Network>,
+}
+
+impl Network {
+    pub(super) fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            #[cfg(test)]
+            simulated: None,
+        }
+    }
+
+    /// A socket that has begun to connect to `address`. The poll reports it under `token`.
+    pub(super) fn open(
+        &self,
+        address: SocketAddr,
+        options: &SocketOptions,
+        token: Token,
+    ) -> io::Result<Stream> {
+        #[cfg(test)]
+        if let Some(network) = &self.simulated {
+            return Ok(Stream::Simulated(network.open(address, token)));
+        }
+        let mut stream = socket::connect(address, options)?;
+        // Edge-triggered, once for the socket's life (pitfall 31).
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut stream, token, interest)?;
+        Ok(stream)
+    }
+
+    /// The socket is about to be dropped.
+    pub(super) fn forget(&self, stream: &mut Stream) {
+        // Dropping the socket would do it too, but a poll that counts on it is told.
+        let _ = self.registry.deregister(stream);
+    }
+}
+
+/// The time since the reactor was made.
+pub(super) struct Clock {
+    start: Instant,
+    #[cfg(test)]
+    pub(super) simulated: Option<std::rc::Rc<std::cell::Cell<Time>>>,
+}
+
+impl Clock {
+    pub(super) fn starting_at(start: Instant) -> Self {
+        Self {
+            start,
+            #[cfg(test)]
+            simulated: None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn now(&self) -> Time {
+        #[cfg(test)]
+        if let Some(now) = &self.simulated {
+            return now.get();
+        }
+        Time::from_start(self.start.elapsed())
+    }
+}
