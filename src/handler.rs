@@ -211,7 +211,9 @@ pub enum Reconnect {
     ByPolicy,
     /// Connect again after this time.
     After(Duration),
-    /// Connect at once, with another request: another URL, other headers.
+    /// Connect at once, with another request: another URL, other headers, and all its other settings
+    /// in the place of the former ones, such as [`Request::linked`], the policy and what is held. Only
+    /// the name stays. [`Request::fail_first`] is without meaning here: it has not been the first.
     To(Box<Request>),
 }
 

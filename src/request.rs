@@ -11,7 +11,7 @@ use crate::session::liveness::Beat;
 use crate::session::options::SocketOptions;
 use crate::session::pace::Pacer;
 use crate::session::policy::ReconnectPolicy;
-use crate::session::proxy::{Proxy, ProxyUrlError};
+use crate::session::proxy::{Environment, Proxy, ProxyUrlError};
 use crate::session::refresh::{Attempt, Refresh};
 use crate::session::{Options, Target};
 #[cfg(feature = "tls")]
@@ -361,7 +361,8 @@ impl Request {
     }
 
     /// Connects to these addresses instead of looking the URL's host up, which still names the
-    /// server in TLS and in the `Host` header. A [`Self::proxy`] is told the first of them. A redirect
+    /// server in TLS and in the `Host` header. A [`Self::proxy`] is told one
+    /// after the other, until it gets to one. A redirect
     /// to another host, port or scheme is looked up as ever.
     ///
     /// # Errors
@@ -392,20 +393,26 @@ impl Request {
     /// ```
     #[must_use]
     pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.options().proxy = Some(proxy);
+        let options = self.options();
+        options.proxy = Some(proxy);
+        options.proxy_environment = None;
         self
     }
 
     /// Connects through the proxy that the environment names for this URL, if it names one:
     /// `https_proxy` for `wss`, `http_proxy` for `ws`, `all_proxy` for both, unless `no_proxy`
-    /// exempts the host; read now, in upper case too where that is safe.
+    /// exempts the host; read now, in upper case too where that is safe. A redirect to another host,
+    /// port or scheme goes through the proxy that they name for that.
     ///
     /// # Errors
     /// A variable that applies and does not name a proxy.
     pub fn proxy_from_environment(mut self) -> Result<Self, ProxyUrlError> {
         let lookup = |name: &str| std::env::var(name).ok();
-        let proxy = Proxy::from_environment(&self.target.url, lookup)?;
-        self.options().proxy = proxy;
+        let environment = Environment::read(lookup);
+        let proxy = environment.proxy_for(&self.target.url)?;
+        let options = self.options();
+        options.proxy = proxy;
+        options.proxy_environment = Some(Arc::new(environment));
         Ok(self)
     }
 

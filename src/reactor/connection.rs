@@ -346,7 +346,8 @@ impl Connection {
     /// Ends the turn: writes what it has sent, in one write, and draws the conclusions.
     pub(super) fn settle(&mut self, shared: &mut Shared) -> Fate {
         self.write_out(shared);
-        if self.life().stage == Stage::Over {
+        // Again only while a proxy is told one address after the other.
+        while self.life().stage == Stage::Over {
             self.finish(shared);
         }
         if self.permit != Permit::None {
@@ -442,6 +443,10 @@ impl Connection {
         self.drop_link(shared);
         let life = &mut self.core.session.life;
         let (mut output, _) = shared.turn.split(None);
+        if let Some(step) = life.retry_behind_proxy(&mut output) {
+            self.perform(shared, step);
+            return;
+        }
         if life.follow_redirect(&mut output) {
             return;
         }

@@ -4,7 +4,7 @@ use super::backlog::HoldLimit;
 use super::liveness::LivenessOptions;
 use super::pace::Pacer;
 use super::policy::ReconnectPolicy;
-use super::proxy::Proxy;
+use super::proxy::{Environment, Proxy};
 use super::refresh::Refresh;
 use crate::protocol::decoder::Limits;
 use crate::protocol::deflate::Deflate;
@@ -88,6 +88,8 @@ pub(crate) struct Options {
     pub(crate) connect_to: Vec<SocketAddr>,
     pub(crate) socket: SocketOptions,
     pub(crate) proxy: Option<Proxy>,
+    /// Where that came from, if it was not given.
+    pub(crate) proxy_environment: Option<Arc<Environment>>,
     pub(crate) deflate: Option<Deflate>,
     pub(crate) max_redirects: u8,
     pub(crate) reconnect: ReconnectPolicy,
@@ -147,6 +149,7 @@ impl Default for Options {
             connect_to: Vec::new(),
             socket: SocketOptions::default(),
             proxy: None,
+            proxy_environment: None,
             deflate: None,
             max_redirects: 0,
             reconnect: ReconnectPolicy::default(),

@@ -4,6 +4,7 @@ mod admission;
 mod closing;
 mod holding;
 mod pacing;
+mod proxies;
 mod refresh;
 mod returning;
 
@@ -106,11 +107,7 @@ impl Rig {
         let mut inbound = std::mem::replace(&mut self.inbound, Inbound::Nobody);
         let step = self.with(|life, output| life.handle_deadline(output, &mut inbound));
         self.inbound = inbound;
-        match step {
-            // There is room for it at once.
-            Step::Admit => self.with(|life, output| life.begin_attempt(output, Duration::ZERO)),
-            step => step,
-        }
+        step
     }
 
     /// The attempt that is due leads to an open connection.
