@@ -366,7 +366,7 @@ impl Tls {
     pub(crate) fn encrypt(
         &mut self,
         plain: &[u8],
-        partial: &mut Buffer,
+        partial: &mut [u8],
         outgoing: &mut Buffer,
     ) -> Result<(), Error> {
         self.when_writable(partial, outgoing, |traffic, room| {
@@ -378,7 +378,7 @@ impl Tls {
     /// [`receive`](Self::receive) has left.
     pub(crate) fn close_notify(
         &mut self,
-        partial: &mut Buffer,
+        partial: &mut [u8],
         outgoing: &mut Buffer,
     ) -> Result<(), Error> {
         // A closure: the method itself would have one lifetime only, where any is asked for.
@@ -390,13 +390,13 @@ impl Tls {
 
     fn when_writable(
         &mut self,
-        partial: &mut Buffer,
+        partial: &mut [u8],
         outgoing: &mut Buffer,
         mut write: impl FnMut(&mut WriteTraffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), Error> {
         self.check()?;
         loop {
-            let status = self.connection.process_tls_records(partial.as_mut_slice());
+            let status = self.connection.process_tls_records(partial);
             // Nothing in it is complete, or `receive` would have taken it.
             debug_assert_eq!(status.discard, 0);
             match status.state {

@@ -14,8 +14,24 @@ use crate::tls::Tls;
 use crate::trace::event::Event as TraceEvent;
 #[cfg(feature = "tls")]
 use crate::trace::kind::Kind;
+use mio::Token;
 use std::io;
 use std::net::SocketAddr;
+
+/// What a connection needs until it has its socket; an open one keeps nothing of it.
+#[derive(Default)]
+pub(super) struct Approach {
+    /// The look-up whose answer is awaited.
+    pub(super) lookup: u64,
+    /// Sockets that race to be the link (RFC 8305).
+    racers: Vec<Racer>,
+}
+
+struct Racer {
+    token: Token,
+    address: SocketAddr,
+    link: Link,
+}
 
 impl Connection {
     /// Does what the session asks for, until it asks for nothing.
@@ -26,11 +42,11 @@ impl Connection {
                 Step::Admit => return self.ask(shared),
                 Step::Resolve => {
                     shared.lookups += 1;
-                    self.lookup = shared.lookups;
+                    self.approach.get_or_insert_default().lookup = shared.lookups;
                     let (host, port) = self.core.session.life.wanted_host();
                     let waiter = Waiter {
                         id: self.core.id,
-                        number: self.lookup,
+                        number: shared.lookups,
                         port,
                     };
                     let now = shared.turn.now;
@@ -62,17 +78,31 @@ impl Connection {
         let options = &self.core.session.life.target.options.socket;
         let token = shared.next_token(self.core.id);
         let stream = shared.network.open(address, options, token)?;
-        self.racing.push((token, Link::new(stream, address)));
+        let racer = Racer {
+            token,
+            address,
+            link: Link::new(stream),
+        };
+        self.approach.get_or_insert_default().racers.push(racer);
         Ok(())
     }
 
     /// A socket that tries to connect was reported; true when it has, and so has won the race.
-    pub(super) fn handle_racer(&mut self, shared: &mut Shared, racer: usize) -> bool {
-        let Some(outcome) = self.racing[racer].1.connected() else {
+    pub(super) fn handle_racer(&mut self, shared: &mut Shared, token: Token) -> bool {
+        // Pitfall 24: an event of a socket that is gone finds nobody here.
+        let Some(approach) = &mut self.approach else {
             return false;
         };
-        let (token, mut link) = self.racing.swap_remove(racer);
-        let address = link.address;
+        let racers = &mut approach.racers;
+        let Some(racer) = racers.iter().position(|racer| racer.token == token) else {
+            return false;
+        };
+        let Some(outcome) = racers[racer].link.connected() else {
+            return false;
+        };
+        let Racer {
+            address, mut link, ..
+        } = racers.swap_remove(racer);
         match outcome {
             Ok(()) => {
                 self.drop_racers(shared);
@@ -102,9 +132,9 @@ impl Connection {
     }
 
     pub(super) fn drop_racers(&mut self, shared: &mut Shared) {
-        // Taken whole: an open connection keeps no memory for those that lost.
-        for (_, mut link) in std::mem::take(&mut self.racing) {
-            shared.network.forget(&mut link.stream);
+        let racers = self.approach.take().map(|approach| approach.racers);
+        for mut racer in racers.into_iter().flatten() {
+            shared.network.forget(&mut racer.link.stream);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::Shared;
 use super::casts::Casts;
+use super::connect::Approach;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire};
 use super::remote::HandlerCall;
@@ -36,8 +37,8 @@ use std::time::Duration;
 pub(super) struct Connection {
     pub(super) core: Core,
     pub(super) link: Option<Link>,
-    /// Sockets that race to be the link, each with its token (RFC 8305).
-    pub(super) racing: Vec<(Token, Link)>,
+    /// The way to the link.
+    pub(super) approach: Option<Box<Approach>>,
     /// Of the socket, new with each: an event for an earlier one is not taken for this one's.
     pub(super) token: Token,
     /// The entry in the timers that counts.
@@ -51,8 +52,6 @@ pub(super) struct Connection {
     pub(super) unwritten: Vec<Unwritten>,
     pub(super) supervisor: Option<Box<Supervisor>>,
     pub(super) permit: Permit,
-    /// The look-up whose answer is awaited.
-    pub(super) lookup: u64,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<TlsConfig>,
 }
@@ -112,7 +111,7 @@ impl Connection {
                 meter,
             },
             link: None,
-            racing: Vec::new(),
+            approach: None,
             token: super::NO_TOKEN,
             armed: None,
             paused: false,
@@ -120,7 +119,6 @@ impl Connection {
             unwritten: Vec::new(),
             supervisor: None,
             permit: Permit::None,
-            lookup: 0,
             #[cfg(feature = "tls")]
             tls: request.tls,
         }
@@ -132,18 +130,8 @@ impl Connection {
 
     /// The poll reported the socket.
     pub(super) fn handle_event(&mut self, shared: &mut Shared, readiness: Readiness) {
-        if readiness.token != self.token {
-            let racer = self
-                .racing
-                .iter()
-                .position(|(token, _)| *token == readiness.token);
-            // Pitfall 24: an event of a socket that is gone finds nobody here.
-            let Some(racer) = racer else {
-                return;
-            };
-            if !self.handle_racer(shared, racer) {
-                return;
-            }
+        if readiness.token != self.token && !self.handle_racer(shared, readiness.token) {
+            return;
         }
         if let Some(link) = &mut self.link {
             link.peer_ended |= readiness.ended;
@@ -191,7 +179,11 @@ impl Connection {
         number: u64,
         result: io::Result<Vec<SocketAddr>>,
     ) {
-        if number == self.lookup {
+        if self
+            .approach
+            .as_ref()
+            .is_some_and(|approach| approach.lookup == number)
+        {
             let (mut output, _) = shared.turn.split(None);
             let step = self.life().handle_resolved(&mut output, result);
             self.perform(shared, step);

@@ -9,18 +9,19 @@ use crate::session::Wire;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 
+/// There is one for every open connection, so it is small: buffers are lent to it while there is
+/// something in them.
 pub(super) struct Link {
     pub(super) stream: Stream,
-    pub(super) address: SocketAddr,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<Tls>>,
     /// The beginning of a TLS record or handshake message whose rest has not arrived.
     #[cfg(feature = "tls")]
-    pub(super) partial: Buffer,
+    pub(super) partial: Lent,
     /// What the socket did not take yet; the first `sent` bytes of it are gone already.
-    pending: Buffer,
+    pending: Lent,
     sent: usize,
     /// Bytes that the socket took since it connected.
     pub(super) handed: u64,
@@ -31,7 +32,7 @@ pub(super) struct Link {
     /// The poll has said that the peer's side is ended. It says so once: what it announced lies
     /// behind the data that is still to be read, and must be read for.
     pub(super) peer_ended: bool,
-    error: Option<Error>,
+    error: Option<Box<Error>>,
 }
 
 /// Does a read that fills less than it could say that the socket is drained, as epoll(7) promises
@@ -45,10 +46,45 @@ pub(super) enum More {
     Ended,
 }
 
+/// A buffer out of [`Spare`], there only while something is in it.
+#[derive(Default)]
+pub(super) struct Lent(Option<Box<Buffer>>);
+
+impl Lent {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |buffer| buffer.as_slice())
+    }
+
+    #[cfg(feature = "tls")]
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.0
+            .as_mut()
+            .map_or(&mut [], |buffer| buffer.as_mut_slice())
+    }
+
+    pub(super) fn extend(&mut self, bytes: &[u8], spare: &mut Spare) {
+        if !bytes.is_empty() {
+            self.0.get_or_insert_with(|| spare.take()).extend(bytes);
+        }
+    }
+
+    pub(super) fn give_back(&mut self, spare: &mut Spare) {
+        if let Some(buffer) = self.0.take() {
+            spare.give(buffer);
+        }
+    }
+}
+
 /// Buffers that reactor and links exchange, so that none is allocated in the steady state.
 #[derive(Default)]
 pub(super) struct Spare {
-    buffers: Vec<Buffer>,
+    // Boxed on purpose: a link holds a thin pointer, and the box itself is what is reused.
+    #[allow(clippy::vec_box)]
+    buffers: Vec<Box<Buffer>>,
     /// Ciphertext of this turn.
     #[cfg(feature = "tls")]
     cipher: Buffer,
@@ -59,14 +95,12 @@ const MAX_SPARE: usize = 64;
 const MAX_SPARE_SIZE: usize = 64 * 1024;
 
 impl Spare {
-    pub(super) fn take(&mut self) -> Buffer {
+    fn take(&mut self) -> Box<Buffer> {
         self.buffers.pop().unwrap_or_default()
     }
 
-    pub(super) fn give(&mut self, buffer: &mut Buffer) {
-        let mut buffer = std::mem::take(buffer);
-        let worth_it = (1..=MAX_SPARE_SIZE).contains(&buffer.capacity());
-        if worth_it && self.buffers.len() < MAX_SPARE {
+    fn give(&mut self, mut buffer: Box<Buffer>) {
+        if buffer.capacity() <= MAX_SPARE_SIZE && self.buffers.len() < MAX_SPARE {
             buffer.clear();
             self.buffers.push(buffer);
         }
@@ -74,15 +108,14 @@ impl Spare {
 }
 
 impl Link {
-    pub(super) fn new(stream: Stream, address: SocketAddr) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
-            address,
             #[cfg(feature = "tls")]
             tls: None,
             #[cfg(feature = "tls")]
-            partial: Buffer::new(),
-            pending: Buffer::new(),
+            partial: Lent::default(),
+            pending: Lent::default(),
             sent: 0,
             handed: 0,
             written: 0,
@@ -107,12 +140,12 @@ impl Link {
 
     /// Bytes that wait for the socket.
     pub(super) fn queued(&self) -> usize {
-        self.pending.len() - self.sent
+        self.pending.as_slice().len() - self.sent
     }
 
     /// The first error that a write met.
     pub(super) fn take_error(&mut self) -> Option<Error> {
-        self.error.take()
+        self.error.take().map(|error| *error)
     }
 
     /// Reads into `buffer`, or first into the `room` of a message under way and then into `buffer`.
@@ -161,11 +194,11 @@ impl Link {
         *sent += taken;
         *handed += taken as u64;
         *written += taken as u64;
-        if *sent < pending.len() {
+        if *sent < pending.as_slice().len() {
             return false;
         }
         *sent = 0;
-        spare.give(pending);
+        pending.give_back(spare);
         true
     }
 
@@ -181,12 +214,7 @@ impl Link {
         };
         self.handed += taken as u64;
         self.written += taken as u64;
-        if taken < bytes.len() {
-            if self.pending.is_empty() {
-                self.pending = spare.take();
-            }
-            self.pending.extend(&bytes[taken..]);
-        }
+        self.pending.extend(&bytes[taken..], spare);
     }
 
     /// Encrypts `frames` if there is TLS, and sends them.
@@ -195,9 +223,9 @@ impl Link {
         if let Some(tls) = &mut self.tls {
             let mut cipher = std::mem::take(&mut spare.cipher);
             cipher.clear();
-            match tls.encrypt(frames, &mut self.partial, &mut cipher) {
+            match tls.encrypt(frames, self.partial.as_mut_slice(), &mut cipher) {
                 Ok(()) => self.send(cipher.as_slice(), spare),
-                Err(error) => self.error = self.error.take().or(Some(error)),
+                Err(error) => self.error = self.error.take().or(Some(Box::new(error))),
             }
             spare.cipher = cipher;
             return;
@@ -235,7 +263,8 @@ impl Link {
         {
             let mut cipher = std::mem::take(&mut spare.cipher);
             cipher.clear();
-            if tls.close_notify(&mut self.partial, &mut cipher).is_ok() {
+            let partial = self.partial.as_mut_slice();
+            if tls.close_notify(partial, &mut cipher).is_ok() {
                 write(&mut self.stream, cipher.as_slice(), &mut self.error);
             }
             spare.cipher = cipher;
@@ -245,20 +274,20 @@ impl Link {
 
 /// Writes as much of `bytes` as the socket takes now and returns how much that was. An error other
 /// than "not now" is kept.
-fn write(stream: &mut Stream, bytes: &[u8], error: &mut Option<Error>) -> usize {
+fn write(stream: &mut Stream, bytes: &[u8], error: &mut Option<Box<Error>>) -> usize {
     let mut taken = 0;
     while taken < bytes.len() {
         match stream.write(&bytes[taken..]) {
             // Pitfall 26: a socket that takes nothing and says so is broken, not to be asked again.
             Ok(0) => {
-                *error = Some(Error::Io(ErrorKind::WriteZero.into()));
+                *error = Some(Box::new(Error::Io(ErrorKind::WriteZero.into())));
                 break;
             }
             Ok(length) => taken += length,
             Err(cause) if cause.kind() == ErrorKind::WouldBlock => break,
             Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
             Err(cause) => {
-                *error = Some(Error::Io(cause));
+                *error = Some(Box::new(Error::Io(cause)));
                 break;
             }
         }

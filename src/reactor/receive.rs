@@ -132,8 +132,9 @@ impl Connection {
         buffer: &mut [u8],
     ) -> io::Result<More> {
         let link = self.link.as_mut().expect("`reads` has checked it");
-        let start = link.partial.len();
-        buffer[..start].copy_from_slice(link.partial.as_slice());
+        let partial = link.partial.as_slice();
+        let start = partial.len();
+        buffer[..start].copy_from_slice(partial);
         let asked = buffer.len() - start;
         if asked == 0 {
             // A handshake message in so many small records that it does not fit.
@@ -147,7 +148,7 @@ impl Connection {
         if length == 0 {
             return Ok(More::Ended);
         }
-        shared.spare.give(&mut link.partial);
+        link.partial.give_back(&mut shared.spare);
         let incoming = &mut buffer[..start + length];
         let (core, turn) = (&mut self.core, &mut shared.turn);
         let received = link.decrypt(incoming, &mut shared.spare, |plain| {
@@ -162,10 +163,7 @@ impl Connection {
             }
         };
         let rest = &incoming[received.consumed..];
-        if !rest.is_empty() {
-            link.partial = shared.spare.take();
-            link.partial.extend(rest);
-        }
+        link.partial.extend(rest, &mut shared.spare);
         if self.core.session.life.stage == Stage::Securing {
             self.continue_tls(shared);
         }

@@ -10,8 +10,8 @@ use super::snapshot::{
 use super::tally::{Flow, Step, Tally};
 use crate::protocol::url::Url;
 use crate::trace::kind::Callback;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +54,24 @@ impl Counter {
         match self.value() {
             0 => None,
             nanoseconds => Some(Duration::from_nanos(nanoseconds)),
+        }
+    }
+}
+
+/// A time that one thread writes and all may read: microseconds, rounded up, 71 minutes at most.
+#[derive(Default)]
+struct Micros(AtomicU32);
+
+impl Micros {
+    fn set(&self, nanoseconds: u64) {
+        let micros = u32::try_from(nanoseconds.div_ceil(1000)).unwrap_or(u32::MAX);
+        self.0.store(micros, Relaxed);
+    }
+
+    fn time(&self) -> Option<Duration> {
+        match self.0.load(Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(u64::from(micros))),
         }
     }
 }
@@ -225,10 +243,10 @@ pub(crate) struct ConnectionMeter {
     queued: Counter,
     last_data: Counter,
     longest_turn: Counter,
-    inbound: FlowMeter,
-    /// Through the socket to the peer.
+    /// Through the socket. Of a connection that has seen no frame yet there is nothing else.
+    received_bytes: Counter,
     sent_bytes: Counter,
-    /// All else that was sent: most connections send a few messages when they open.
+    inbound: Seldom<FlowMeter>,
     outbound: Seldom<FlowMeter>,
     rare: Seldom<Rare>,
     attempts: Counter,
@@ -237,7 +255,7 @@ pub(crate) struct ConnectionMeter {
     stage_since: Counter,
     attempt_since: Counter,
     /// How long each step took, the last time it was taken.
-    stage_times: [Counter; Step::ALL.len()],
+    stage_times: [Micros; Step::ALL.len()],
     opened_at: Counter,
     pub(crate) name: Option<Arc<str>>,
     /// Whom the connection is to. Behind a lock because a handler may ask for another; nobody else
@@ -252,8 +270,9 @@ impl ConnectionMeter {
             queued: Counter::new(),
             last_data: Counter::new(),
             longest_turn: Counter::new(),
-            inbound: FlowMeter::default(),
+            received_bytes: Counter::new(),
             sent_bytes: Counter::new(),
+            inbound: Seldom::new(),
             outbound: Seldom::new(),
             rare: Seldom::new(),
             attempts: Counter::new(),
@@ -291,7 +310,10 @@ impl ConnectionMeter {
             inbound, outbound, ..
         } = &*tally;
         if inbound.socket_bytes > 0 {
-            self.inbound.add(inbound);
+            self.received_bytes.add(inbound.socket_bytes);
+            if inbound.has_frames() {
+                self.inbound.make().add(inbound);
+            }
             reactor.inbound.add(inbound);
             if inbound.messages > 0 {
                 self.last_data.set(now_ns);
@@ -359,14 +381,8 @@ impl ConnectionMeter {
         let rare = self.rare.get().unwrap_or(&nothing);
         let round_trips = rare.round_trips.value();
         ConnectionStats {
-            received: self.inbound.snapshot(),
-            sent: Traffic {
-                socket_bytes: self.sent_bytes.value(),
-                ..self
-                    .outbound
-                    .get()
-                    .map_or_else(Traffic::default, FlowMeter::snapshot)
-            },
+            received: traffic(&self.received_bytes, &self.inbound),
+            sent: traffic(&self.sent_bytes, &self.outbound),
             attempts: self.attempts.value(),
             opens: self.opens.value(),
             disconnects: rare.disconnects.value(),
@@ -394,6 +410,14 @@ impl ConnectionMeter {
                 most: nanoseconds(rare.round_trip_most.value()),
             }),
         }
+    }
+}
+
+fn traffic(bytes: &Counter, rest: &Seldom<FlowMeter>) -> Traffic {
+    let rest = rest.get().map(FlowMeter::snapshot);
+    Traffic {
+        socket_bytes: bytes.value(),
+        ..rest.unwrap_or_default()
     }
 }
 
@@ -535,13 +559,14 @@ mod tests {
 
     #[test]
     fn a_connection_that_nothing_happens_to_is_small() {
-        assert!(size_of::<ConnectionMeter>() <= 320);
+        assert!(size_of::<ConnectionMeter>() <= 256);
         let (connection, reactor, mut tally) = meters();
         tally.outbound.socket_bytes = 200;
         tally.inbound.socket_bytes = 150;
         tally.note(Kind::Connected);
         connection.publish(&reactor, &mut tally, 1, 0);
-        assert!(connection.outbound.get().is_none() && connection.rare.get().is_none());
+        assert!(connection.outbound.get().is_none() && connection.inbound.get().is_none());
+        assert!(connection.rare.get().is_none());
         let stats = connection.snapshot();
         assert_eq!(
             (stats.sent.socket_bytes, stats.received.socket_bytes),
@@ -554,15 +579,15 @@ mod tests {
     fn stages_are_timed() {
         let (connection, reactor, mut tally) = meters();
         for (kinds, now) in [
-            (&[Kind::Connecting][..], 100),
-            (&[Kind::Resolved], 130),
-            (&[Kind::TcpConnected, Kind::TcpConnecting], 170),
-            (&[Kind::TlsEstablished, Kind::Upgrading], 270),
-            (&[Kind::Connected], 500),
+            (&[Kind::Connecting][..], 100_000),
+            (&[Kind::Resolved], 130_000),
+            (&[Kind::TcpConnected, Kind::TcpConnecting], 170_000),
+            (&[Kind::TlsEstablished, Kind::Upgrading], 270_000),
+            (&[Kind::Connected], 500_000),
             // The way again fails halfway, and then takes one turn.
-            (&[Kind::Reconnecting, Kind::Resolved], 1000),
-            (&[Kind::Reconnecting], 2000),
-            (&[Kind::TcpConnected, Kind::Reconnected], 2009),
+            (&[Kind::Reconnecting, Kind::Resolved], 1_000_000),
+            (&[Kind::Reconnecting], 2_000_000),
+            (&[Kind::TcpConnected, Kind::Reconnected], 2_008_999),
         ] {
             for kind in kinds {
                 tally.note(*kind);
@@ -570,15 +595,21 @@ mod tests {
             connection.publish(&reactor, &mut tally, now, 0);
         }
         let (own, all) = (connection.snapshot(), reactor.snapshot());
-        let nanoseconds = |time: Option<Duration>| time.map(|time| time.as_nanos());
+        let micros = |time: Option<Duration>| time.map(|time| time.as_micros());
         assert_eq!((own.attempts, own.opens), (3, 2));
-        assert_eq!(nanoseconds(own.stages.tcp), Some(9));
-        assert_eq!(nanoseconds(own.stages.tls), Some(100));
-        assert_eq!(nanoseconds(own.stages.total), Some(9));
-        assert_eq!(nanoseconds(own.opened_at), Some(2009));
-        assert_eq!((all.connect_ns.count(), all.connect_ns.largest()), (2, 400));
-        assert_eq!((all.resolve_ns.count(), all.resolve_ns.largest()), (2, 30));
-        assert_eq!(all.upgrade_ns.largest(), 230);
+        assert_eq!(micros(own.stages.tcp), Some(9));
+        assert_eq!(micros(own.stages.tls), Some(100));
+        assert_eq!(micros(own.stages.total), Some(9));
+        assert_eq!(micros(own.opened_at), Some(2008));
+        assert_eq!(
+            (all.connect_ns.count(), all.connect_ns.largest()),
+            (2, 400_000)
+        );
+        assert_eq!(
+            (all.resolve_ns.count(), all.resolve_ns.largest()),
+            (2, 30_000)
+        );
+        assert_eq!(all.upgrade_ns.largest(), 230_000);
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl FrameCounts {
 
 /// How long the stages of connecting took. Of an attempt: `None` for those that it did not come to,
 /// or had no need of. In the statistics of a connection: when they were last taken, in whichever
-/// attempt that was.
+/// attempt that was, rounded up to microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StageTimes {
