@@ -211,7 +211,9 @@ pub enum Reconnect {
     ByPolicy,
     /// Connect again after this time.
     After(Duration),
-    /// Connect at once, with another request: another URL, other headers.
+    /// Connect at once, with another request: another URL, other headers, and all its other settings
+    /// in the place of the former ones, such as [`Request::linked`], the policy and what is held. Only
+    /// the name stays. [`Request::fail_first`] is without meaning here: it has not been the first.
     To(Box<Request>),
 }
 
@@ -380,9 +382,10 @@ impl Context<'_> {
         self.life.epoch
     }
 
-    /// Bytes of output that wait: what the socket did not take, and what this turn has sent so far.
+    /// Bytes of output that wait: what the socket did not take, what may not leave yet because of a
+    /// [`Pacer`](crate::Pacer), and what this turn has sent so far.
     pub fn queued(&self) -> usize {
-        self.life.queued + self.output.frames.len()
+        self.life.queued + self.life.waiting_bytes() + self.output.frames.len()
     }
 
     /// The round trip of the last ping of the request's heartbeat that was answered.
@@ -405,8 +408,8 @@ impl Context<'_> {
     /// Sends a text message.
     ///
     /// # Errors
-    /// [`SendError`] says why nothing was sent: not open, closing, queue full, or a fragmented
-    /// message is under way.
+    /// [`SendError`] says why nothing was sent: not open (unless the request
+    /// [holds sends](Request::hold_sends)), closing, queue full, or a fragmented message is under way.
     #[inline]
     pub fn send_text(&mut self, text: &str) -> Result<(), SendError> {
         self.send(Message::Text(text))

@@ -116,6 +116,7 @@ pub use request::{IntoRequest, Request};
 pub use session::admission::Admission;
 pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
+pub use session::pace::Pacer;
 pub use session::policy::ReconnectPolicy;
 pub use session::proxy::{Proxy, ProxyUrlError};
 pub use session::refresh::Attempt;

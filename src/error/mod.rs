@@ -214,6 +214,8 @@ pub enum SendError {
         /// What may wait.
         limit: usize,
     },
+    /// As much is held for the next open as [`Request::hold_sends`](crate::Request::hold_sends) allows.
+    HoldFull,
     /// It was not written within the time allowed for that; it may still be.
     TimedOut,
     /// Waiting for the reactor on its own thread, which would wait for ever.
@@ -236,6 +238,7 @@ impl fmt::Display for SendError {
             Self::Full { queued, limit } => {
                 write!(f, "the queue is full: {queued} wait, {limit} may")
             }
+            Self::HoldFull => f.write_str("as much is held for the next open as may be"),
             Self::TimedOut => f.write_str("it was not written in time"),
             Self::OwnThread => f.write_str("the reactor's own thread cannot wait for it"),
             Self::ControlTooLong(length) => {

@@ -68,13 +68,16 @@ impl Core {
     pub(super) fn abandon(&mut self, turn: &mut Turn) {
         let casts = self.casts.0.take();
         let count = casts.as_ref().map_or(0, |casts| casts.messages.len());
+        let life = &mut self.session.life;
+        let (mut output, _) = turn.split(None);
+        let held = life.abandon_held(&mut output);
         if count > 0 {
-            let (mut output, _) = turn.split(None);
             output.tally.drops += count as u64;
-            let life = &self.session.life;
             life.record(&mut output, Kind::Abandoned, |time, id| {
                 Event::abandoned(time, id, count as u64, "casts")
             });
+        }
+        if count + held > 0 {
             let now = turn.now.nanoseconds();
             let central = &turn.central;
             self.meter.publish(&central.meter, &mut turn.tally, now, 0);

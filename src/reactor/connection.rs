@@ -17,6 +17,7 @@ use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::admission::Permit;
 use crate::session::aside::Comeback;
+use crate::session::backlog::Backlog;
 use crate::session::outbound::Compression;
 use crate::session::{Inbound, Life, Session, Stage, Target, Time, Wire};
 use crate::stats::meter::ConnectionMeter;
@@ -58,9 +59,19 @@ pub(super) struct Connection {
 
 /// Somebody who waits until the socket has a message.
 pub(super) struct Unwritten {
+    /// The number of the message, if it was put aside.
+    aside: Option<u64>,
     /// The last byte of it, counted as [`Link::handed`] counts, once it is in the link.
     end: Option<u64>,
     written: Written,
+}
+
+/// What outlives a connection that supervision starts anew.
+pub(super) struct Legacy {
+    pub(super) casts: Casts,
+    held: Backlog,
+    entered: u64,
+    unwritten: Vec<Unwritten>,
 }
 
 /// Is there a connection after its turn?
@@ -80,6 +91,7 @@ impl Connection {
     ) -> Self {
         let Target { url, options } = &request.target;
         let meter = ConnectionMeter::new(options.name.clone(), url.clone());
+        let published = Availability::at_first(&request);
         let meter = Arc::new(meter);
         shared.central.slots().register(id, &meter);
         let mut life = Life::new(id.0, request.target, shared.level, shared.turn.now);
@@ -95,7 +107,7 @@ impl Connection {
                 casts: Casts::default(),
                 batch: false,
                 peer: None,
-                published: Availability::NotOpen,
+                published,
                 opened: None,
                 meter,
             },
@@ -162,7 +174,13 @@ impl Connection {
         }
         let (mut output, _) = shared.turn.split(None);
         let Session { inbound, life } = &mut self.core.session;
+        let waiting = life.waiting_bytes();
         let step = life.handle_deadline(&mut output, inbound);
+        if life.waiting_bytes() < waiting {
+            // With this the queue may have fallen to its low-water mark.
+            self.write_out(shared);
+            self.flush(shared);
+        }
         self.perform(shared, step);
     }
 
@@ -193,11 +211,13 @@ impl Connection {
             OwnedMessage::Binary(bytes) => Message::Binary(bytes),
         };
         let mut result = Ok(());
+        let entered = self.life().entered();
         self.with_output(shared, |life, output| {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
             result = life.send(output, None, Compression::BySize, opcode, payload);
             if let Err(error) = result {
-                output.tally.drops += u64::from(!matches!(error, SendError::Full { .. }));
+                let counted = matches!(error, SendError::Full { .. } | SendError::HoldFull);
+                output.tally.drops += u64::from(!counted);
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
                     TraceEvent::send_dropped(time, id, opcode as u8, length, error)
@@ -208,7 +228,16 @@ impl Connection {
             (None, _) => {}
             // Who does not wait any more need not know.
             (Some(written), Err(error)) => drop(written.try_send(Err(error))),
-            (Some(written), Ok(())) => self.unwritten.push(Unwritten { end: None, written }),
+            (Some(written), Ok(())) => {
+                let number = self.life().entered();
+                let aside = (number != entered).then_some(number);
+                let end = None;
+                self.unwritten.push(Unwritten {
+                    aside,
+                    end,
+                    written,
+                });
+            }
         }
     }
 
@@ -317,7 +346,8 @@ impl Connection {
     /// Ends the turn: writes what it has sent, in one write, and draws the conclusions.
     pub(super) fn settle(&mut self, shared: &mut Shared) -> Fate {
         self.write_out(shared);
-        if self.life().stage == Stage::Over {
+        // Again only while a proxy is told one address after the other.
+        while self.life().stage == Stage::Over {
             self.finish(shared);
         }
         if self.permit != Permit::None {
@@ -376,7 +406,7 @@ impl Connection {
         if life.stage == Stage::Failing {
             link.end();
         }
-        tell_written(&mut self.unwritten, link);
+        tell_written(&mut self.unwritten, life, link);
         if let Some(error) = link.take_error() {
             let (mut output, _) = shared.turn.split(None);
             match error {
@@ -393,10 +423,17 @@ impl Connection {
             link.close_notify(&mut shared.spare);
             shared.network.forget(&mut link.stream);
         }
-        // What was not written by now never will be.
-        for waiting in self.unwritten.drain(..) {
-            let _ = waiting.written.try_send(Err(SendError::Gone));
-        }
+        let (mut output, _) = shared.turn.split(None);
+        self.life().drop_paced(&mut output);
+        // What was not written by now never will be, unless it is held for the next open.
+        let life = &self.core.session.life;
+        self.unwritten.retain(|waiting| {
+            let held = waiting.aside.is_some_and(|number| life.is_waiting(number));
+            if !held {
+                let _ = waiting.written.try_send(Err(SendError::Gone));
+            }
+            held
+        });
         self.core.session.inbound = Inbound::Nobody;
         self.token = super::NO_TOKEN;
     }
@@ -406,6 +443,10 @@ impl Connection {
         self.drop_link(shared);
         let life = &mut self.core.session.life;
         let (mut output, _) = shared.turn.split(None);
+        if let Some(step) = life.retry_behind_proxy(&mut output) {
+            self.perform(shared, step);
+            return;
+        }
         if life.follow_redirect(&mut output) {
             return;
         }
@@ -439,6 +480,12 @@ impl Connection {
             Reconnect::Never => None,
             Reconnect::ByPolicy => policy,
             Reconnect::After(delay) => Some(delay),
+            Reconnect::To(request) if !shared.central.paces(&request) => {
+                let cause = super::status::cause(&reason);
+                shared.turn.tally.disconnected(cause, false);
+                life.plan_end(DisconnectReason::Failed(super::FOREIGN_PACER));
+                return;
+            }
             Reconnect::To(request) => {
                 self.core.meter.set_url(request.target.url.clone());
                 let (mut output, _) = shared.turn.split(None);
@@ -462,18 +509,44 @@ impl Connection {
         self,
         shared: &mut Shared,
         reason: DisconnectReason,
-    ) -> (DisconnectReason, Casts) {
+    ) -> DisconnectReason {
         self.core.terminate(&mut shared.turn, reason)
+    }
+
+    /// What a successor would go on with.
+    pub(super) fn bequeath(&mut self) -> Legacy {
+        Legacy {
+            casts: std::mem::take(&mut self.core.casts),
+            entered: self.life().entered(),
+            held: self.life().take_held(),
+            unwritten: std::mem::take(&mut self.unwritten),
+        }
+    }
+
+    /// Begins in the place of one that has ended for `reason`.
+    pub(super) fn inherit(&mut self, legacy: Legacy, reason: DisconnectReason) {
+        let Legacy {
+            casts,
+            held,
+            entered,
+            unwritten,
+        } = legacy;
+        self.core.casts = casts;
+        self.unwritten = unwritten;
+        self.life().succeed(reason, held, entered);
     }
 }
 
 /// Tells those who wait for messages that the socket has by now.
-fn tell_written(unwritten: &mut Vec<Unwritten>, link: &Link) {
+fn tell_written(unwritten: &mut Vec<Unwritten>, life: &Life, link: &Link) {
     if unwritten.is_empty() {
         return;
     }
     let end = link.handed + link.queued() as u64;
     unwritten.retain_mut(|waiting| {
+        if waiting.aside.is_some_and(|number| life.is_waiting(number)) {
+            return true;
+        }
         let written = *waiting.end.get_or_insert(end) <= link.handed;
         if written {
             // Who does not wait any more need not know.

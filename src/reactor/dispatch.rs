@@ -12,6 +12,7 @@ use crate::handler::{
     Reconnect, Story, Termination,
 };
 use crate::protocol::decoder::Event;
+use crate::session::backlog::Hold;
 use crate::session::inbound::FrameTrace;
 use crate::session::supervision::into_error;
 use crate::session::{Inbound, Session, Stage, Wire};
@@ -120,6 +121,7 @@ impl Core {
             self.handler
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
+            cx.life.release(&mut cx.output);
             while let Some(message) = self.casts.next() {
                 cx.life.callback = Callback::OnCast;
                 self.handler
@@ -168,8 +170,14 @@ impl Core {
     pub(super) fn publish(&mut self, central: &Central) {
         let availability = match self.session.life.stage {
             Stage::Open => Availability::Open,
-            Stage::Closing | Stage::Closed | Stage::Failing => Availability::Closing,
-            _ => Availability::NotOpen,
+            stage => match self.session.life.can_hold() {
+                Hold::Room => Availability::Holding,
+                Hold::Full => Availability::HoldFull,
+                Hold::Never => match stage {
+                    Stage::Closing | Stage::Closed | Stage::Failing => Availability::Closing,
+                    _ => Availability::NotOpen,
+                },
+            },
         };
         if availability != self.published {
             self.published = availability;
@@ -299,11 +307,7 @@ impl Core {
     }
 
     /// The last callback. What still waits for the connection is for its successor.
-    pub(super) fn terminate(
-        self,
-        turn: &mut Turn,
-        reason: DisconnectReason,
-    ) -> (DisconnectReason, Casts) {
+    pub(super) fn terminate(self, turn: &mut Turn, reason: DisconnectReason) -> DisconnectReason {
         let (mut output, _) = turn.split(None);
         self.session
             .life
@@ -325,7 +329,7 @@ impl Core {
         let handler = self.handler;
         // A panic here has nothing left to take down.
         let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
-        let reason = match self.opened {
+        match self.opened {
             None => reason,
             Some(waiting) => {
                 // Whoever waits gets the error itself; what remains here is that it was told.
@@ -335,8 +339,7 @@ impl Core {
                     reason: String::new(),
                 }
             }
-        };
-        (reason, self.casts)
+        }
     }
 }
 

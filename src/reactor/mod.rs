@@ -62,7 +62,6 @@ use link::Spare;
 use mio::{Events, Poll, Token};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
-use slots::Availability;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -76,6 +75,7 @@ use timers::Timers;
 const WAKER: Token = Token(usize::MAX);
 const NO_TOKEN: Token = Token(usize::MAX - 1);
 
+const FOREIGN_PACER: Error = Error::Refused("the request's pacer belongs to another reactor");
 const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
 
 /// Many connections on one thread.
@@ -210,8 +210,11 @@ fn slot(token: Token) -> usize {
 }
 
 /// What can be known of a request before any I/O.
-fn check_request(request: &Request) -> Result<(), Error> {
+fn check_request(central: &Central, request: &Request) -> Result<(), Error> {
     request.validate()?;
+    if !central.paces(request) {
+        return Err(FOREIGN_PACER);
+    }
     #[cfg(feature = "tls")]
     if request.target.url.is_secure() && request.tls.is_none() && !crate::tls::has_provider() {
         return Err(Error::TlsUnavailable);
@@ -279,13 +282,12 @@ impl Reactor {
     }
 
     fn reserve(&mut self, request: &Request) -> Result<ConnectionId, Error> {
-        check_request(request)?;
+        check_request(&self.shared.central, request)?;
         if self.shared.is_shutting_down() {
             return Err(SHUTTING_DOWN);
         }
         self.shared.turn.read_clock();
-        let name = request.target.options.name.as_deref();
-        self.shared.central.slots().reserve(name)
+        self.shared.central.slots().reserve_for(request)
     }
 
     /// Runs until no connection is left, or, if it was built to stay alive, until it is shut down.
@@ -620,21 +622,21 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
     if restart.is_none() {
         connection.core.abandon(&mut shared.turn);
     }
-    let (reason, casts) = connection.terminate(shared, reason);
+    let legacy = connection.bequeath();
+    let reason = connection.terminate(shared, reason);
     if let Some((mut supervisor, count)) = restart {
         if let Some(mut next) = supervisor.restart(id, count, shared) {
             next.supervisor = Some(supervisor);
-            next.life().succeed(reason);
-            next.core.casts = casts;
+            next.inherit(legacy, reason);
             // A turn of its own, in which its first attempt is armed.
             next.ready = true;
             shared.ready.push(id);
             // What the last one was, this one is not.
-            shared.central.slots().publish(id, Availability::NotOpen);
+            shared.central.slots().publish(id, next.core.published);
             connections[index] = Some(Box::new(next));
             return;
         }
-        casts.discard();
+        legacy.casts.discard();
         escalates = true;
     }
     shared.central.slots().release(id, name);

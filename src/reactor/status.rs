@@ -287,7 +287,7 @@ impl Connection {
             &shared.central.meter,
             &mut turn.tally,
             now,
-            life.queued as u64,
+            (life.queued + life.waiting_bytes()) as u64,
         );
         let lap = turn.clock.now();
         let took = lap.nanoseconds() - turn.lap.nanoseconds();

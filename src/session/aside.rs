@@ -1,7 +1,9 @@
 //! What few connections have at a time: kept apart, so that an idle one pays a pointer for it.
 
+use super::backlog::Backlog;
 use super::closing::Handing;
 use super::life::Life;
+use super::pace::Paced;
 use crate::error::DisconnectReason;
 
 /// What a connection has put aside until it opens.
@@ -9,6 +11,12 @@ use crate::error::DisconnectReason;
 pub(crate) struct Aside {
     /// What it is that the next open ends.
     pub(super) before: Option<Before>,
+    /// Messages for the next open.
+    pub(super) held: Backlog,
+    /// Frames that wait for their pace.
+    pub(super) paced: Paced,
+    /// How many messages were put aside since there was nothing.
+    pub(super) entered: u64,
     /// A Close frame that waits behind other output.
     pub(super) handing: Option<Handing>,
 }
@@ -32,7 +40,10 @@ pub(crate) enum Comeback {
 
 impl Aside {
     fn is_empty(&self) -> bool {
-        self.before.is_none() && self.handing.is_none()
+        self.before.is_none()
+            && self.handing.is_none()
+            && self.held.is_empty()
+            && self.paced.is_empty()
     }
 }
 
@@ -62,10 +73,16 @@ impl Life {
         self.tidy();
     }
 
-    /// Supervision has begun it in the place of one that ended for `reason`.
-    pub(crate) fn succeed(&mut self, reason: DisconnectReason) {
+    /// Supervision has begun it in the place of one that ended for `reason`, and held messages, of
+    /// which the last had the number `entered`.
+    pub(crate) fn succeed(&mut self, reason: DisconnectReason, held: Backlog, entered: u64) {
         let step = Comeback::Anew;
-        self.aside().before = Some(Before { step, reason });
+        *self.aside() = Aside {
+            before: Some(Before { step, reason }),
+            held,
+            entered,
+            ..Aside::default()
+        };
     }
 
     /// It is open: what came before is told once.

@@ -35,7 +35,7 @@ impl Life {
     /// answer to our Close begins when the socket has it, which is when nothing waits any more:
     /// nothing is sent after it. Until then it is the queue that must move.
     pub(crate) fn handle_handed(&mut self, now: Time, queued: usize, handed: u64) {
-        if !matches!(self.stage, Stage::Closing | Stage::Closed) {
+        if !matches!(self.stage, Stage::Closing | Stage::Closed) || self.is_close_waiting() {
             return;
         }
         let timeout = self.target.options.close_timeout;
@@ -85,10 +85,9 @@ impl Life {
                 self.record(output, Kind::ClosingLocal, |time, id| {
                     Event::closing_local(time, id, number, text)
                 });
-                self.record(output, Kind::CloseSent, |time, id| {
-                    Event::close_sent(time, id, number, text)
-                });
-                self.write_frame(output, None, true, OpCode::Close, &payload[..length]);
+                if !self.defer_close(&payload[..length]) {
+                    self.write_close(output, code, text, &payload[..length]);
+                }
                 self.ending = Some(Box::new(reason));
                 self.stage = Stage::Closing;
                 self.deadline = Some(output.now.after(self.target.options.close_timeout));
@@ -129,20 +128,34 @@ impl Life {
             // Close frame in response, the endpoint typically echos the status code it received.)"
             let [high, low] = number.unwrap_or(0).to_be_bytes();
             let echo: &[u8] = if code.is_some() { &[high, low] } else { &[] };
-            self.record(output, Kind::CloseSent, |time, id| {
-                Event::close_sent(time, id, number, "")
-            });
-            self.write_frame(output, None, true, OpCode::Close, echo);
+            self.drop_paced(output);
+            self.write_close(output, code, "", echo);
             self.ending = Some(Box::new(DisconnectReason::Remote {
                 code,
                 reason: text.to_owned(),
             }));
         }
+        self.send_waiting_close(output);
         self.clean = true;
         self.stage = Stage::Closed;
         // RFC 6455 §7.1.1: "a client SHOULD wait for the server to close the connection but MAY
         // close the connection at any time under certain conditions."
         self.deadline = Some(output.now.after(self.target.options.close_timeout));
+    }
+
+    pub(super) fn write_close(
+        &mut self,
+        output: &mut Output<'_>,
+        code: Option<CloseCode>,
+        text: &str,
+        payload: &[u8],
+    ) {
+        let number = code.map(CloseCode::value);
+        self.record(output, Kind::CloseSent, |time, id| {
+            Event::close_sent(time, id, number, text)
+        });
+        self.count_unpaced(output.now);
+        self.write_frame(output, None, true, OpCode::Close, payload);
     }
 
     /// Gives up because of `error`. An open connection says why in a Close frame first (RFC 6455
@@ -197,6 +210,7 @@ impl Life {
             self.record(output, Kind::ErrorCloseSent, |time, id| {
                 Event::error_close_sent(time, id, number, reason)
             });
+            self.count_unpaced(output.now);
             self.write_frame(output, None, true, OpCode::Close, &payload[..length]);
         }
         self.end_with(DisconnectReason::Failed(error));

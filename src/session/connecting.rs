@@ -10,7 +10,7 @@ use super::outbound::Output;
 use super::proxy::{Proxy, Tunnel, TunnelTarget};
 use super::reach::{Next, Reach};
 use super::{Inbound, Time};
-use crate::error::Error;
+use crate::error::{DisconnectReason, Error, Stage as ErrorStage};
 use crate::protocol::Role;
 use crate::protocol::decoder::Decoder;
 use crate::protocol::handshake::{ClientHandshake, Misbehaviour, Response};
@@ -70,14 +70,14 @@ impl Life {
             Some(proxy) if proxy.resolves_remotely() => {
                 // The user's word on where the server is goes before the proxy's look-up.
                 let given = self.target.options.connect_to.clone();
-                self.set_behind_proxy(&given);
+                self.set_behind_proxy(given);
                 self.approach_proxy(output, &proxy)
             }
             // The proxy is to be told an address, so the server's name comes first.
             Some(proxy) => match self.known_addresses() {
                 None => self.resolve(),
                 Some(addresses) => {
-                    self.set_behind_proxy(&addresses);
+                    self.set_behind_proxy(addresses);
                     self.approach_proxy(output, &proxy)
                 }
             },
@@ -111,10 +111,31 @@ impl Life {
         Some(vec![SocketAddr::new(address, url.port())])
     }
 
-    fn set_behind_proxy(&mut self, addresses: &[SocketAddr]) {
+    fn set_behind_proxy(&mut self, addresses: Vec<SocketAddr>) {
         if let Some(reach) = &mut self.reach {
-            reach.behind_proxy = addresses.first().copied();
+            reach.set_behind_proxy(addresses);
         }
+    }
+
+    /// The proxy did not get to the server at the address that it was told. If there are others, it is
+    /// told the next one, in the same attempt and over a new connection.
+    pub(crate) fn retry_behind_proxy(&mut self, output: &mut Output<'_>) -> Option<Step> {
+        let unreached = match self.ending.as_deref() {
+            Some(DisconnectReason::ConnectFailed(Error::Proxy(error))) => error.is_unreachable(),
+            Some(DisconnectReason::ConnectFailed(Error::Timeout { stage, .. })) => {
+                *stage == ErrorStage::Proxy
+            }
+            _ => false,
+        };
+        let proxy = self.target.options.proxy.clone()?;
+        let reach = self.reach.as_mut().filter(|_| unreached)?;
+        let over = output.now.since(reach.began()) >= self.target.options.timeouts.whole;
+        if over || !reach.next_behind_proxy() {
+            return None;
+        }
+        self.ending = None;
+        self.limit_stage(output.now, self.target.options.timeouts.resolve);
+        Some(self.approach_proxy(output, &proxy))
     }
 
     fn resolve(&mut self) -> Step {
@@ -158,7 +179,7 @@ impl Life {
                         .as_ref()
                         .is_some_and(|reach| reach.behind_proxy.is_none())
                 {
-                    self.set_behind_proxy(&addresses);
+                    self.set_behind_proxy(addresses);
                     return self.approach_proxy(output, &proxy);
                 }
                 if let Some(reach) = &mut self.reach {

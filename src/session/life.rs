@@ -220,10 +220,17 @@ impl Life {
             _ => None,
         };
         let next_address = self.reach.as_ref().and_then(|reach| reach.next_start());
-        [self.deadline, self.timers.next(), lively, next_address]
-            .into_iter()
-            .flatten()
-            .min()
+        let departure = self.departure();
+        [
+            self.deadline,
+            self.timers.next(),
+            lively,
+            next_address,
+            departure,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Nobody can be expected to be heard while nothing is read.
@@ -349,11 +356,16 @@ impl Life {
         inbound: &mut Inbound,
     ) -> Step {
         self.handle_liveness(output);
+        self.depart(output);
         if self.deadline.is_none_or(|deadline| output.now < deadline) {
             let due = self.reach.as_mut().and_then(|reach| reach.due(output.now));
             return due.map_or(Step::Wait, |address| self.connect(output, address));
         }
         self.deadline = None;
+        // A Close frame has waited long enough for the messages before it.
+        if self.send_waiting_close(output) {
+            return Step::Wait;
+        }
         let timeouts = self.target.options.timeouts;
         let (timer, stage, limit) = match self.stage {
             Stage::BackOff => return Step::Admit,

@@ -16,6 +16,7 @@
 //! - [`liveness`]: heartbeats and watchdogs of an open connection.
 //! - [`closing`]: the closing handshake, and giving up.
 //! - [`outbound`]: what may be sent when, and the way of a frame into the turn's output.
+//! - [`backlog`]: what is to be sent when the connection opens, or by its pace: [`pace`].
 //! - [`inbound`]: which parser reads the bytes now.
 //! - [`supervision`]: starting anew after the end, and how often.
 //! - [`entropy`] and [`chacha`]: unpredictable bytes, bought in bulk and stretched.
@@ -24,6 +25,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod aside;
+pub(crate) mod backlog;
 pub(crate) mod chacha;
 pub(crate) mod closing;
 mod connecting;
@@ -33,6 +35,7 @@ pub(crate) mod life;
 pub(crate) mod liveness;
 pub(crate) mod options;
 pub(crate) mod outbound;
+pub(crate) mod pace;
 pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod reach;

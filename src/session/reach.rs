@@ -5,6 +5,7 @@
 
 use super::Time;
 use crate::stats::StageTimes;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub(super) struct Reach {
     pub(super) times: StageTimes,
     /// Where the proxy is to connect to, if that was looked up on this side.
     pub(super) behind_proxy: Option<SocketAddr>,
+    /// Where else the server may be, if the proxy does not get there.
+    others: VecDeque<SocketAddr>,
     began: Time,
     /// When the stage under way began.
     since: Time,
@@ -44,6 +47,7 @@ impl Reach {
         Self {
             times: StageTimes::default(),
             behind_proxy: None,
+            others: VecDeque::new(),
             began: now,
             since: now,
             addresses: Vec::new(),
@@ -71,6 +75,19 @@ impl Reach {
         let took = now.since(self.since);
         self.since = now;
         Some(took)
+    }
+
+    /// The server behind the proxy has these addresses; the proxy is told one at a time.
+    pub(super) fn set_behind_proxy(&mut self, addresses: Vec<SocketAddr>) {
+        self.others = interleave(addresses).into();
+        self.next_behind_proxy();
+    }
+
+    /// On to the next of them; false if there is none.
+    pub(super) fn next_behind_proxy(&mut self) -> bool {
+        let next = self.others.pop_front();
+        self.behind_proxy = next.or(self.behind_proxy);
+        next.is_some()
     }
 
     /// These are the addresses; returns the first to try.

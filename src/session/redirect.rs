@@ -34,6 +34,10 @@ pub(super) fn follow(
         options.headers.retain(|(name, _)| !private(name));
         // They are those of the server that redirects, not of the one that is meant.
         options.connect_to.clear();
+        if let Some(environment) = &options.proxy_environment {
+            // What the environment says and cannot be followed must not be passed by.
+            options.proxy = environment.proxy_for(&url).ok()?;
+        }
     }
     Some(Target { url, options })
 }

@@ -293,6 +293,8 @@ named! {
         Attempts = "attempts",
         /// Restarts by supervision within its period.
         Restarts = "restarts",
+        /// Messages, or their bytes, that are held for a connection to open.
+        HeldSends = "held_sends",
         /// Casts that wait for a connection to open.
         WaitingCasts = "waiting_casts",
     }

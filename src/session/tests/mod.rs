@@ -2,6 +2,9 @@
 
 mod admission;
 mod closing;
+mod holding;
+mod pacing;
+mod proxies;
 mod refresh;
 mod returning;
 

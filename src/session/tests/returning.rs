@@ -80,7 +80,9 @@ fn another_target_is_said_so() {
 #[test]
 fn a_restart_is_said_so_until_it_opens() {
     let mut rig = Rig::new(|_| {});
-    rig.life.succeed(crate::error::DisconnectReason::Dropped);
+    let held = rig.life.take_held();
+    rig.life
+        .succeed(crate::error::DisconnectReason::Dropped, held, 0);
     fail_attempt(&mut rig);
     rig.lose(Again);
     rig.open();
