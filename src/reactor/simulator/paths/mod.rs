@@ -3,6 +3,7 @@
 //! A packet takes 10 ms. So TCP connects after 20 ms, and the connection is open 20 ms later. All
 //! times in the tests are milliseconds since the start.
 
+mod admission;
 mod living;
 mod reaching;
 mod returning;
