@@ -17,7 +17,7 @@ use sockudo_ws::{
     CompressedWebSocketStream, Config, DeflateWindowBits, Http1, Message, WebSocketStream,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use websockex_peers::{Arguments, Result};
+use websockex_peers::{Arguments, Mode, Result};
 
 struct SockudoWs;
 
@@ -33,12 +33,16 @@ impl Peer for SockudoWs {
     type Connection<S: Io> = Open<S>;
 
     async fn open<S: Io>(stream: S, arguments: &Arguments) -> Result<Open<S>> {
+        let write_buffer_size = match arguments.mode {
+            Mode::Send => 64 * 1024,
+            _ => 1024,
+        };
         // No pings and no deadlines: neither has anybody else here.
         let config = Config::builder()
             .auto_ping(false)
             .idle_timeout(0)
             .max_payload_length(64 * 1024 * 1024)
-            .write_buffer_size(64 * 1024)
+            .write_buffer_size(write_buffer_size)
             .build();
         if arguments.deflate {
             return open_deflate(stream, arguments, config).await;

@@ -120,7 +120,7 @@ pub(crate) fn read_buffer_size(arguments: &Arguments) -> usize {
     match arguments.mode {
         Mode::Idle | Mode::Handshakes => 1024,
         Mode::Receive if arguments.connections == 1 => 128 * 1024,
-        _ => 8 * 1024,
+        _ => 4 * 1024,
     }
 }
 
