@@ -25,9 +25,9 @@ fn rig() -> Rig {
 }
 
 /// The proxy is reached, and asked.
-fn ask(rig: &mut Rig, step: Option<Step>) {
+fn ask(rig: &mut Rig, step: Option<&Step>) {
     let proxy = address("192.0.2.9:1080");
-    assert_eq!(step, Some(Step::Connect(proxy)));
+    assert_eq!(step, Some(&Step::Connect(proxy)));
     rig.with(|life, output| life.handle_connected(output, proxy));
     let tunnel = rig.with(|life, output| life.begin_tunnel(output));
     rig.inbound = tunnel.expect("there is a proxy");
@@ -54,7 +54,7 @@ fn each_address_is_tried_once_with_the_families_taking_turns() {
     let mut rig = rig();
     let mut step = Some(rig.pass_to_deadline());
     for expected in ["192.0.2.1:80", "[2001:db8::1]:80", "192.0.2.2:80"] {
-        ask(&mut rig, step);
+        ask(&mut rig, step.as_ref());
         assert_eq!(told(&rig), expected);
         step = refuse(&mut rig, ProxyError::Socks(SocksReply::HostUnreachable));
     }
@@ -72,7 +72,7 @@ fn what_is_not_the_addresses_fault_ends_the_attempt() {
     ] {
         let mut rig = rig();
         let step = rig.pass_to_deadline();
-        ask(&mut rig, Some(step));
+        ask(&mut rig, Some(&step));
         assert_eq!(refuse(&mut rig, error), None);
     }
 }
@@ -84,7 +84,7 @@ fn the_time_for_the_whole_is_not_extended() {
     let mut rig = rig();
     let mut step = Some(rig.pass_to_deadline());
     for expected in ["192.0.2.1:80", "[2001:db8::1]:80", "192.0.2.2:80"] {
-        ask(&mut rig, step);
+        ask(&mut rig, step.as_ref());
         assert_eq!(told(&rig), expected);
         rig.pass_to_deadline();
         assert_eq!(rig.life.stage, Stage::Over);
