@@ -21,6 +21,7 @@ impl Reactor {
                 connection.begin(shared, &admitted);
             });
         }
+        self.shared.gate.end_turn();
     }
 
     /// TLS handshakes go on, a turn's share of them, whoever has waited longest first.

@@ -407,13 +407,20 @@ impl Connection {
             link.end();
         }
         tell_written(&mut self.unwritten, life, link);
-        if let Some(error) = link.take_error() {
-            let (mut output, _) = shared.turn.split(None);
-            match error {
-                Error::Io(error) => life.handle_io_error(&mut output, error),
-                error => life.fail(&mut output, error),
-            }
+        self.handle_link_error(shared);
+    }
+
+    /// Fails the connection if a write has; true if so.
+    pub(super) fn handle_link_error(&mut self, shared: &mut Shared) -> bool {
+        let Some(error) = self.link.as_mut().and_then(Link::take_error) else {
+            return false;
+        };
+        let (mut output, _) = shared.turn.split(None);
+        match error {
+            Error::Io(error) => self.life().handle_io_error(&mut output, error),
+            error => self.life().fail(&mut output, error),
         }
+        true
     }
 
     fn drop_link(&mut self, shared: &mut Shared) {

@@ -316,7 +316,7 @@ impl Reactor {
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(Error::Reactor(error)),
         }
-        self.begin_turn();
+        self.shared.turn.read_clock();
         let (mut news, mut woken) = (0, false);
         for event in &self.events {
             news += 1;
@@ -324,12 +324,6 @@ impl Reactor {
             woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
         }
         self.finish_turn(news, woken)
-    }
-
-    /// The turn before the poll's news.
-    fn begin_turn(&mut self) {
-        self.shared.turn.read_clock();
-        self.shared.gate.begin_turn();
     }
 
     /// The turn after the poll's news, of which there were so many: everything else that is to be

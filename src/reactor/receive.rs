@@ -33,9 +33,13 @@ impl Connection {
                 Ok(More::Perhaps) => {}
                 Ok(More::Drained) => break,
                 Ok(More::Ended) => {
-                    let (mut output, _) = shared.turn.split(None);
-                    let Session { inbound, life } = &mut self.core.session;
-                    life.handle_end_of_stream(&mut output, inbound);
+                    // A write that met a reset before has taken the error from the socket, which
+                    // from then on looks as if the peer had ended the stream in good order.
+                    if !self.handle_link_error(shared) {
+                        let (mut output, _) = shared.turn.split(None);
+                        let Session { inbound, life } = &mut self.core.session;
+                        life.handle_end_of_stream(&mut output, inbound);
+                    }
                     break;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,

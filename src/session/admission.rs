@@ -97,7 +97,8 @@ impl Admission {
     }
 
     /// At most so many attempts in `period` to one host, evenly: each begins a `connects`-th of the
-    /// period after the one before. 1,000 in a second by default.
+    /// period after the one before. 1,000 in a second by default. Attempts that wait for the same
+    /// look-up of a name then go on together.
     ///
     /// # Errors
     /// [`PolicyError::Zero`]: no connects, or no period.
@@ -245,8 +246,8 @@ impl Gate {
         self.policy.handshakes
     }
 
-    /// A turn of the reactor begins.
-    pub(crate) fn begin_turn(&mut self) {
+    /// A turn of the reactor is over; in the next one, as many may begin again.
+    pub(crate) fn end_turn(&mut self) {
         self.starts = STARTS_PER_TURN;
     }
 
@@ -430,7 +431,7 @@ mod tests {
 
     /// All that begin in one turn at `now`.
     fn turn(gate: &mut Gate, now: Time) -> Vec<u64> {
-        gate.begin_turn();
+        gate.end_turn();
         std::iter::from_fn(|| gate.next(now))
             .map(|admitted| admitted.id)
             .collect()
@@ -444,7 +445,7 @@ mod tests {
     fn one_host_has_half_of_what_the_others_leave() {
         let mut gate = places(8);
         let mut admitted = |host: &str, asks: u64| -> usize {
-            gate.begin_turn();
+            gate.end_turn();
             let asked = (0..asks).map(|id| gate.ask(host, id, at(0)));
             asked.filter(|permit| is_admitted(*permit)).count()
         };
@@ -471,7 +472,7 @@ mod tests {
         assert_eq!(gate.wakes_at(), Some(Time::ZERO));
         // Whoever asks now does not go before those who wait.
         assert!(!is_admitted(gate.ask("a", 6, at(20))));
-        gate.begin_turn();
+        gate.end_turn();
         let next = gate.next(at(20)).unwrap();
         assert_eq!((next.id, next.waited), (2, ms(18)));
         assert_eq!(gate.next(at(20)), None);
@@ -493,7 +494,7 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..6 {
             gate.give_back(place);
-            gate.begin_turn();
+            gate.end_turn();
             let next = gate.next(at(1)).expect("somebody waits");
             order.push(next.id);
             place = next.permit;
@@ -563,7 +564,7 @@ mod tests {
     #[test]
     fn few_begin_in_one_turn() {
         let mut gate = places(1000);
-        gate.begin_turn();
+        gate.end_turn();
         let asked = (0..100).map(|id| gate.ask("a", id, at(0)));
         let at_once = asked.filter(|permit| is_admitted(*permit)).count();
         assert_eq!(at_once, STARTS_PER_TURN as usize);
@@ -610,7 +611,7 @@ mod tests {
     fn hosts_that_nobody_needs_are_forgotten() {
         let mut gate = paced(1, Duration::from_secs(1));
         for number in 0..100_000 {
-            gate.begin_turn();
+            gate.end_turn();
             let permit = gate.ask(&format!("host-{number}"), number, at(number));
             assert!(is_admitted(permit));
             gate.give_back(permit);
@@ -640,7 +641,7 @@ mod tests {
             for id in 0..500 {
                 now += random(3);
                 if random(3) == 0 {
-                    gate.begin_turn();
+                    gate.end_turn();
                 }
                 let host = ["a", "b", "c", "d"][usize::try_from(random(4)).unwrap()];
                 permits.insert(id, gate.ask(host, id, at(now)));
@@ -659,7 +660,7 @@ mod tests {
                 for (_, permit) in permits.extract_if(|_, permit| is_admitted(*permit)) {
                     gate.give_back(permit);
                 }
-                gate.begin_turn();
+                gate.end_turn();
                 while let Some(admitted) = gate.next(at(now)) {
                     let before = permits.insert(admitted.id, admitted.permit);
                     assert!(matches!(before, Some(Permit::Queued { .. })));

@@ -244,6 +244,32 @@ fn the_end_of_the_stream_without_a_close_frame() {
     check(world, once(URL), &expected);
 }
 
+/// It is a reset, though the write that met it first has taken the error from the socket and all that
+/// a read finds afterwards is the end of the stream.
+#[test]
+fn a_reset_that_a_write_meets_first() {
+    let mut world = World::new();
+    world.serve(ADDRESS, || {
+        let server = Server::open().then(Duration::ZERO, Play::Read(false));
+        server.then(SECOND, Play::End(End::Reset))
+    });
+    // More than TCP takes, so that there is something to be written when the reset comes.
+    let diary = Diary::new(&world).when_open(|cx| {
+        cx.send_text(&"x".repeat(100_000))?;
+        Ok(())
+    });
+    world.connect(once(URL), diary);
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (
+            1040,
+            "disconnect 0: the connection failed: connection reset",
+        ),
+        (1040, "end"),
+    ];
+    check_diary(world, &expected);
+}
+
 /// It takes down its own connection, with 1011, and nothing else.
 #[test]
 fn a_handler_that_panics() {
