@@ -3,7 +3,7 @@
 use super::{Rig, SECOND};
 use crate::error::{Error, ProxyError, SocksReply, Stage as ErrorStage};
 use crate::session::proxy::{Environment, Proxy};
-use crate::session::{Inbound, Stage, Step};
+use crate::session::{Inbound, Life, Stage, Step};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ fn ask(rig: &mut Rig, step: Option<&Step>) {
     let proxy = address("192.0.2.9:1080");
     assert_eq!(step, Some(&Step::Connect(proxy)));
     rig.with(|life, output| life.handle_connected(output, proxy));
-    let tunnel = rig.with(|life, output| life.begin_tunnel(output));
+    let tunnel = rig.with(Life::begin_tunnel);
     rig.inbound = tunnel.expect("there is a proxy");
     rig.written();
     assert_eq!(rig.life.stage, Stage::Tunnelling);
@@ -88,7 +88,7 @@ fn the_time_for_the_whole_is_not_extended() {
         assert_eq!(told(&rig), expected);
         rig.pass_to_deadline();
         assert_eq!(rig.life.stage, Stage::Over);
-        step = rig.with(|life, output| life.retry_behind_proxy(output));
+        step = rig.with(Life::retry_behind_proxy);
     }
     assert_eq!(step, None);
     assert_eq!(rig.now.nanoseconds(), 25_000_000_000);
@@ -136,7 +136,7 @@ fn a_redirect_asks_the_environment_again() {
             format!("HTTP/1.1 307 There\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
         let error = handshake.receive(answer.as_bytes()).expect_err("a refusal");
         rig.with(|life, output| life.fail(output, Error::Handshake(error)));
-        let followed = rig.with(|life, output| life.follow_redirect(output));
+        let followed = rig.with(Life::follow_redirect);
         let proxied = rig.life.target.options.proxy.is_some();
         assert_eq!(followed.then_some(proxied), expected, "{location}");
     }
