@@ -45,18 +45,18 @@ impl Life {
                 let until = now.after(timeout.saturating_mul(HANDING_FACTOR));
                 self.aside().handing = Some(Handing { until, handed });
             }
-            Some(handing) if queued > 0 => {
-                if handing.handed != handed {
-                    handing.handed = handed;
-                    self.deadline = Some(now.after(timeout).min(handing.until));
-                }
-            }
-            Some(_) => {
+            None => {}
+            Some(_) if queued == 0 => {
                 self.aside().handing = None;
                 self.tidy();
                 self.deadline = Some(now.after(timeout));
             }
-            None => {}
+            Some(handing) if handing.handed != handed => {
+                handing.handed = handed;
+                self.deadline = Some(now.after(timeout).min(handing.until));
+            }
+            // It stands still.
+            Some(_) => {}
         }
     }
 

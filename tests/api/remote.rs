@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
-use websockex::trace::Kind;
+use websockex::trace::{Event, Kind};
 use websockex::{
     CloseCode, Error, Message, OwnedMessage, Reactor, ReconnectPolicy, Request, SendError,
 };
@@ -133,7 +133,7 @@ fn casts_do_not_pile_up_without_limit() {
     rig.run();
     let events = rig.reactor.trace().iter();
     let abandoned = events.filter(|event| event.kind() == Kind::Abandoned);
-    let counts: Vec<u64> = abandoned.map(|event| event.value()).collect();
+    let counts: Vec<u64> = abandoned.map(Event::value).collect();
     assert_eq!(counts, [WAITING]);
     assert_eq!(remote.stats().drops, WAITING + 3);
 }

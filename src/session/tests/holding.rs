@@ -6,7 +6,7 @@ use crate::protocol::frame::OpCode;
 use crate::session::aside::Comeback;
 use crate::session::backlog::{Hold, HoldLimit};
 use crate::session::outbound::{Compression, Fragment};
-use crate::session::{Inbound, Stage};
+use crate::session::{Inbound, Life, Stage};
 use crate::trace::Kind;
 
 fn rig(messages: usize, bytes: usize) -> Rig {
@@ -19,7 +19,7 @@ fn send(rig: &mut Rig, text: &str) -> Result<(), SendError> {
 }
 
 fn release(rig: &mut Rig) {
-    rig.with(|life, output| life.release(output));
+    rig.with(Life::release);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_successor_goes_on_with_what_is_held_and_otherwise_it_is_counted() {
     assert!(second.life.is_waiting(1));
     send(&mut second, "b").expect("there is room");
     assert!(second.life.is_waiting(2));
-    assert_eq!(second.with(|life, output| life.abandon_held(output)), 2);
+    assert_eq!(second.with(Life::abandon_held), 2);
     assert_eq!((second.tally.drops, second.traced(Kind::Abandoned)), (2, 1));
     assert!(!second.life.is_waiting(1));
 }

@@ -143,7 +143,7 @@ impl Rig {
     /// The request that the server at `address` gets.
     pub(super) fn request(&mut self, address: SocketAddr) -> Vec<u8> {
         self.with(|life, output| life.handle_connected(output, address));
-        let inbound = self.with(|life, output| life.begin_upgrade(output));
+        let inbound = self.with(Life::begin_upgrade);
         self.inbound = inbound.expect("a request that can be written");
         self.written()
     }

@@ -9,7 +9,7 @@ use crate::session::backlog::HoldLimit;
 use crate::session::liveness::Beat;
 use crate::session::outbound::{Compression, Fragment};
 use crate::session::pace::Pacer;
-use crate::session::{Inbound, Stage};
+use crate::session::{Inbound, Life, Stage};
 use crate::trace::Kind;
 
 /// An open connection that may send a frame a second.
@@ -286,7 +286,7 @@ fn a_lost_connection_drops_what_waits() {
     let mut inbound = std::mem::replace(&mut rig.inbound, Inbound::Nobody);
     rig.with(|life, output| life.handle_end_of_stream(output, &mut inbound));
     assert_eq!(rig.life.next_deadline(), None);
-    rig.with(|life, output| life.drop_paced(output));
+    rig.with(Life::drop_paced);
     assert_eq!(rig.tally.drops, 2);
     rig.lose(Comeback::Again);
     rig.frames();
@@ -307,7 +307,7 @@ fn what_was_held_leaves_at_its_pace() {
         send(&mut rig, text);
     }
     rig.open();
-    rig.with(|life, output| life.release(output));
+    rig.with(Life::release);
     assert_eq!(rig.frames(), ["a"]);
     assert!(rig.life.is_waiting(2) && rig.life.is_waiting(3));
     assert_eq!(departures(&mut rig, 1), [after(1.0, "b")]);

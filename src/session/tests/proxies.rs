@@ -3,7 +3,7 @@
 use super::{Rig, SECOND};
 use crate::error::{Error, ProxyError, SocksReply, Stage as ErrorStage};
 use crate::session::proxy::{Environment, Proxy};
-use crate::session::{Inbound, Stage, Step};
+use crate::session::{Inbound, Life, Stage, Step};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,11 +25,11 @@ fn rig() -> Rig {
 }
 
 /// The proxy is reached, and asked.
-fn ask(rig: &mut Rig, step: Option<Step>) {
+fn ask(rig: &mut Rig, step: Option<&Step>) {
     let proxy = address("192.0.2.9:1080");
-    assert_eq!(step, Some(Step::Connect(proxy)));
+    assert_eq!(step, Some(&Step::Connect(proxy)));
     rig.with(|life, output| life.handle_connected(output, proxy));
-    let tunnel = rig.with(|life, output| life.begin_tunnel(output));
+    let tunnel = rig.with(Life::begin_tunnel);
     rig.inbound = tunnel.expect("there is a proxy");
     rig.written();
     assert_eq!(rig.life.stage, Stage::Tunnelling);
@@ -54,7 +54,7 @@ fn each_address_is_tried_once_with_the_families_taking_turns() {
     let mut rig = rig();
     let mut step = Some(rig.pass_to_deadline());
     for expected in ["192.0.2.1:80", "[2001:db8::1]:80", "192.0.2.2:80"] {
-        ask(&mut rig, step);
+        ask(&mut rig, step.as_ref());
         assert_eq!(told(&rig), expected);
         step = refuse(&mut rig, ProxyError::Socks(SocksReply::HostUnreachable));
     }
@@ -72,7 +72,7 @@ fn what_is_not_the_addresses_fault_ends_the_attempt() {
     ] {
         let mut rig = rig();
         let step = rig.pass_to_deadline();
-        ask(&mut rig, Some(step));
+        ask(&mut rig, Some(&step));
         assert_eq!(refuse(&mut rig, error), None);
     }
 }
@@ -84,11 +84,11 @@ fn the_time_for_the_whole_is_not_extended() {
     let mut rig = rig();
     let mut step = Some(rig.pass_to_deadline());
     for expected in ["192.0.2.1:80", "[2001:db8::1]:80", "192.0.2.2:80"] {
-        ask(&mut rig, step);
+        ask(&mut rig, step.as_ref());
         assert_eq!(told(&rig), expected);
         rig.pass_to_deadline();
         assert_eq!(rig.life.stage, Stage::Over);
-        step = rig.with(|life, output| life.retry_behind_proxy(output));
+        step = rig.with(Life::retry_behind_proxy);
     }
     assert_eq!(step, None);
     assert_eq!(rig.now.nanoseconds(), 25_000_000_000);
@@ -136,7 +136,7 @@ fn a_redirect_asks_the_environment_again() {
             format!("HTTP/1.1 307 There\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
         let error = handshake.receive(answer.as_bytes()).expect_err("a refusal");
         rig.with(|life, output| life.fail(output, Error::Handshake(error)));
-        let followed = rig.with(|life, output| life.follow_redirect(output));
+        let followed = rig.with(Life::follow_redirect);
         let proxied = rig.life.target.options.proxy.is_some();
         assert_eq!(followed.then_some(proxied), expected, "{location}");
     }
