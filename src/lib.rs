@@ -109,8 +109,8 @@ pub use protocol::error::ProtocolError;
 pub use protocol::handshake::{HandshakeError, HandshakeLimits, Rejection, Response};
 pub use protocol::url::{Url, UrlError};
 pub use reactor::{
-    Client, ConnectionState, ConnectionStatus, Connections, OwnedMessage, Reactor, ReactorBuilder,
-    Remote,
+    Client, ConnectionState, ConnectionStatus, Connections, OwnedMessage, Polling, Reactor,
+    ReactorBuilder, Remote,
 };
 pub use request::{IntoRequest, Request};
 pub use session::admission::Admission;

@@ -1,6 +1,7 @@
 //! What a reactor is made of, and what may be said about it before.
 
 use super::link::Spare;
+use super::polling::{Polling, Vigil};
 use super::remote::Central;
 use super::resolver::{self, Resolver};
 use super::system::{Clock, Network};
@@ -43,6 +44,7 @@ const COMMAND_CAPACITY: usize = 65_536;
 /// Sets a [`Reactor`] up.
 pub struct ReactorBuilder {
     stay_alive: bool,
+    polling: Polling,
     level: Level,
     trace_capacity: usize,
     print_trace: bool,
@@ -59,6 +61,7 @@ impl ReactorBuilder {
     pub(super) fn new() -> Self {
         Self {
             stay_alive: false,
+            polling: Polling::default(),
             level: Level::default(),
             trace_capacity: TRACE_CAPACITY,
             print_trace: false,
@@ -76,6 +79,14 @@ impl ReactorBuilder {
     #[must_use]
     pub fn stay_alive(mut self, stay: bool) -> Self {
         self.stay_alive = stay;
+        self
+    }
+
+    /// How the reactor waits when there is nothing to do: asleep, by default. To stay awake makes round
+    /// trips shorter and costs up to a whole core; [`Polling`] says when that pays.
+    #[must_use]
+    pub fn polling(mut self, polling: Polling) -> Self {
+        self.polling = polling;
         self
     }
 
@@ -231,6 +242,10 @@ impl ReactorBuilder {
             commands: VecDeque::new(),
             ready: Vec::new(),
             stay_alive: self.stay_alive,
+            vigil: Vigil {
+                polling: self.polling,
+                last_news: None,
+            },
         })
     }
 }
@@ -239,6 +254,7 @@ impl fmt::Debug for ReactorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReactorBuilder")
             .field("stay_alive", &self.stay_alive)
+            .field("polling", &self.polling)
             .field("level", &self.level)
             .field("trace_capacity", &self.trace_capacity)
             .field("admission", &self.admission)

@@ -14,6 +14,7 @@
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
 //! - [`status`]: what is counted, and who may look.
 //! - [`timers`]: when to look at which connection again.
+//! - [`polling`]: how to wait for news.
 //! - [`resolver`]: names looked up on threads of their own.
 //! - [`system`]: sockets, readiness and time, as the operating system gives them.
 
@@ -25,6 +26,7 @@ mod connect;
 mod connection;
 mod dispatch;
 mod link;
+mod polling;
 mod receive;
 mod remote;
 mod resolver;
@@ -39,6 +41,7 @@ mod timers;
 
 pub use builder::ReactorBuilder;
 pub use client::Client;
+pub use polling::Polling;
 pub use remote::{OwnedMessage, Remote};
 pub use status::{ConnectionState, ConnectionStatus, Connections};
 
@@ -60,6 +63,7 @@ use crate::trace::{Level, Ring};
 use connection::{Connection, Fate};
 use link::Spare;
 use mio::{Events, Poll, Token};
+use polling::Vigil;
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
 use std::collections::VecDeque;
@@ -109,6 +113,7 @@ pub struct Reactor {
     /// Likewise with the ready list.
     ready: Vec<ConnectionId>,
     stay_alive: bool,
+    vigil: Vigil,
 }
 
 /// What the connections of a reactor share.
@@ -310,8 +315,7 @@ impl Reactor {
     /// As [`run`](Self::run).
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         let _entered = self.shared.central.enter();
-        let timeout = self.poll_timeout(timeout);
-        match self.poll.poll(&mut self.events, timeout) {
+        match self.wait(timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(Error::Reactor(error)),
@@ -322,6 +326,9 @@ impl Reactor {
             news += 1;
             let readiness = Readiness::from(event);
             woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+        }
+        if news > 0 {
+            self.vigil.last_news = Some(self.shared.turn.now);
         }
         self.finish_turn(news, woken)
     }

@@ -17,6 +17,7 @@ mod limits;
 mod messages;
 mod pacing;
 mod pitfalls;
+mod polling;
 mod proxies;
 mod reasons;
 mod reconnect;
