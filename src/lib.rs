@@ -78,8 +78,8 @@
 //! | `tracing` | no | [`trace`] events to the crate `tracing` |
 //! | `simdutf8` | yes | SIMD validation of text that is not ASCII |
 //!
-//! Without default features the crate depends on mio, getrandom and socket2 (and, on Unix, on libc for
-//! the name of one error), and on what these need.
+//! Without default features the crate depends on mio, getrandom and socket2 (on Unix also on libc, for
+//! the name of one error; on Linux on nix, to pin a thread to a core), and on what these need.
 
 mod error;
 mod handler;

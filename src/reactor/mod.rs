@@ -16,7 +16,8 @@
 //! - [`timers`]: when to look at which connection again.
 //! - [`polling`]: how to wait for news.
 //! - [`resolver`]: names looked up on threads of their own.
-//! - [`system`]: sockets, readiness and time, as the operating system gives them.
+//! - [`system`]: sockets, readiness and time, as the operating system gives them; [`kernel`]: what only
+//!   Linux gives.
 
 mod admission;
 mod builder;
@@ -25,6 +26,7 @@ mod client;
 mod connect;
 mod connection;
 mod dispatch;
+mod kernel;
 mod link;
 mod polling;
 mod receive;
@@ -113,6 +115,8 @@ pub struct Reactor {
     /// Likewise with the ready list.
     ready: Vec<ConnectionId>,
     stay_alive: bool,
+    /// To which the thread is still to be pinned.
+    core: Option<usize>,
     vigil: Vigil,
 }
 
@@ -298,12 +302,26 @@ impl Reactor {
     /// Runs until no connection is left, or, if it was built to stay alive, until it is shut down.
     ///
     /// # Errors
-    /// [`Error::Reactor`]: the poll failed. [`Error::Ended`]: a linked connection has ended, or a
-    /// supervised one too often; running again goes on with the others. What else happens to
-    /// connections their handlers are told.
+    /// [`Error::Reactor`]: the poll failed. [`Error::Pin`]: the thread cannot be kept on the core that
+    /// it was built for. [`Error::Ended`]: a linked connection has ended, or a supervised one too
+    /// often; running again goes on with the others. What else happens to connections their handlers
+    /// are told.
     pub fn run(&mut self) -> Result<(), Error> {
+        self.pin()?;
         while !self.is_done() {
             self.turn(None)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps this thread on the core that the reactor was built for, if it is not there yet.
+    fn pin(&mut self) -> Result<(), Error> {
+        if let Some(core) = self.core {
+            // Before, so that these threads do not inherit it: they would wait for each other.
+            let started = self.shared.resolver.start();
+            started.map_err(Error::Reactor)?;
+            kernel::pin(core).map_err(|source| Error::Pin { core, source })?;
+            self.core = None;
         }
         Ok(())
     }
@@ -312,7 +330,7 @@ impl Reactor {
     /// programs with a loop of their own.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), which alone pins.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         let _entered = self.shared.central.enter();
         match self.wait(timeout) {

@@ -16,6 +16,7 @@ mod life;
 mod limits;
 mod messages;
 mod pacing;
+mod pinning;
 mod pitfalls;
 mod polling;
 mod proxies;
