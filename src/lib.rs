@@ -79,7 +79,7 @@
 //! | `simdutf8` | yes | SIMD validation of text that is not ASCII |
 //!
 //! Without default features the crate depends on mio, getrandom and socket2 (on Unix also on libc, for
-//! the name of one error; on Linux on nix, to pin a thread to a core), and on what these need.
+//! the name of one error; on Linux on nix, to pin a thread to a core and for receive timestamps), and on what these need.
 
 mod error;
 mod handler;
@@ -114,7 +114,7 @@ pub use reactor::{
 };
 pub use request::{IntoRequest, Request};
 pub use session::admission::Admission;
-pub use session::options::SocketOptions;
+pub use session::options::{ReceiveTimestamps, SocketOptions};
 pub use session::outbound::{Compression, Fragment};
 pub use session::pace::Pacer;
 pub use session::policy::ReconnectPolicy;

@@ -1,5 +1,6 @@
 //! What a reactor is made of, and what may be said about it before.
 
+use super::kernel::Stamps;
 use super::link::Spare;
 use super::polling::{Polling, Vigil};
 use super::remote::Central;
@@ -231,6 +232,7 @@ impl ReactorBuilder {
             trace,
             pool: Pool::default(),
             deflaters: Deflaters::default(),
+            stamps: Stamps::default(),
         };
         let shared = Shared {
             network: Network::new(poll.registry().try_clone().map_err(Error::Reactor)?),

@@ -63,6 +63,7 @@ use crate::tls::TlsConfig;
 use crate::trace::recorder::Recorder;
 use crate::trace::{Level, Ring};
 use connection::{Connection, Fate};
+use kernel::Stamps;
 use link::Spare;
 use mio::{Events, Poll, Token};
 use polling::Vigil;
@@ -164,6 +165,8 @@ struct Turn {
     lap: Time,
     pool: Pool,
     deflaters: Deflaters,
+    /// When the bytes arrived that are delivered.
+    stamps: Stamps,
 }
 
 impl Turn {

@@ -58,6 +58,8 @@ impl Connection {
         });
         let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
         self.core.end_batch(&mut shared.turn, wire);
+        // What is called next is not for these bytes.
+        shared.turn.stamps.last = None;
     }
 
     /// Is there anybody to read for?
@@ -95,8 +97,8 @@ impl Connection {
             _ => None,
         };
         let in_room = room.as_ref().map_or(0, |room| room.len());
-        let asked = in_room + buffer.len();
-        let length = link.read(room, buffer)?;
+        let asked = link.asked(in_room + buffer.len());
+        let length = link.read(room, buffer, &mut shared.turn.stamps)?;
         shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);
@@ -135,7 +137,7 @@ impl Connection {
         let partial = link.partial.as_slice();
         let start = partial.len();
         buffer[..start].copy_from_slice(partial);
-        let asked = buffer.len() - start;
+        let asked = link.asked(buffer.len() - start);
         if asked == 0 {
             // A handshake message in so many small records that it does not fit.
             let error = Error::Tls("a handshake message is too long".into());
@@ -143,7 +145,7 @@ impl Connection {
             self.life().fail(&mut output, error);
             return Ok(More::Drained);
         }
-        let length = link.read(None, &mut buffer[start..])?;
+        let length = link.read(None, &mut buffer[start..], &mut shared.turn.stamps)?;
         shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);

@@ -26,6 +26,7 @@ mod redirects;
 mod refresh;
 mod remote;
 mod supervision;
+mod timestamps;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod tls;
 mod trace;
