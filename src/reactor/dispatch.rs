@@ -13,6 +13,7 @@ use crate::handler::{
 use crate::protocol::decoder::Event;
 use crate::session::inbound::FrameTrace;
 use crate::session::supervision::into_error;
+use crate::session::timers::Timers;
 use crate::session::{Inbound, Session, Stage, Wire};
 use crate::stats::meter::ConnectionMeter;
 use crate::trace::event::Event as TraceEvent;
@@ -153,10 +154,14 @@ impl Core {
                 _ => match decoder.decode_any(&mut input, pool, &mut observer) {
                     Ok(Some(event)) => {
                         self.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
-                        call_for(event, handler, &mut cx)
+                        call_for(event, &mut self.batch, handler, &mut cx)
                     }
                     Ok(None) => return Ok(()),
-                    Err(error) => return Err(Error::Protocol(error)),
+                    Err(error) => {
+                        end_last_batch(&mut self.batch, handler, &mut cx)
+                            .map_err(Error::Handler)?;
+                        return Err(Error::Protocol(error));
+                    }
                 },
             };
             result.map_err(Error::Handler)?;
@@ -245,6 +250,10 @@ impl Core {
         self.session.inbound = Inbound::Nobody;
         let (mut output, _) = turn.split(wire);
         let life = &mut self.session.life;
+        if matches!(error, Error::Handler(_) | Error::HandlerPanicked(_)) {
+            // It is only told of the end from here on.
+            life.timers = Timers::default();
+        }
         let callback = life.callback;
         match &error {
             Error::HandlerPanicked(message) => {
@@ -339,7 +348,12 @@ impl Core {
 }
 
 /// The callback that an event is for.
-fn call_for(event: Event<'_>, handler: &mut dyn Handler, cx: &mut Context<'_>) -> HandlerResult {
+fn call_for(
+    event: Event<'_>,
+    batch: &mut bool,
+    handler: &mut dyn Handler,
+    cx: &mut Context<'_>,
+) -> HandlerResult {
     match event {
         Event::Text(text) => {
             cx.life.callback = Callback::OnMessage;
@@ -359,10 +373,27 @@ fn call_for(event: Event<'_>, handler: &mut dyn Handler, cx: &mut Context<'_>) -
             handler.on_pong(cx, payload)
         }
         Event::Close(close) => {
+            end_last_batch(batch, handler, cx)?;
             cx.life.handle_close(&mut cx.output, close);
             Ok(())
         }
     }
+}
+
+/// The batch before a Close frame or a violation of the protocol ends while the connection is still
+/// open: what the handler sends now is sent, and if it fails, that is the end for good.
+#[cold]
+fn end_last_batch(
+    batch: &mut bool,
+    handler: &mut dyn Handler,
+    cx: &mut Context<'_>,
+) -> HandlerResult {
+    if !std::mem::take(batch) {
+        return Ok(());
+    }
+    cx.life.heard.message(cx.output.now);
+    cx.life.callback = Callback::OnBatchEnd;
+    handler.on_batch_end(cx)
 }
 
 /// Why it ended, without calling the foreign code that displays a handler's error.
