@@ -475,7 +475,6 @@ impl State {
         };
         let mut line = Line {
             number,
-            random: &mut self.random,
             log: &self.log,
             output: Vec::new(),
             end: None,
