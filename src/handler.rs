@@ -10,10 +10,11 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::frame::OpCode;
 use crate::protocol::handshake::Response;
 use crate::request::Request;
+use crate::session::aside::{Before, Comeback};
 use crate::session::life::Life;
 use crate::session::outbound::{Compression, Fragment, Output};
-use crate::session::reach::StageTimes;
 use crate::session::timers::TimerId;
+use crate::stats::StageTimes;
 use crate::trace::ring::Events;
 use crate::trace::{self, LastEvents, Level};
 use std::any::Any;
@@ -99,6 +100,8 @@ pub struct Open<'a> {
     /// How often this connection has been opened, this time included. Whatever was known from an
     /// earlier epoch may have a gap now.
     pub epoch: u64,
+    /// Why it has opened now, and with that whether data was missed.
+    pub reason: OpenReason<'a>,
     /// Attempts it took, from 1.
     pub attempts: u32,
     /// How long the stages of the last attempt took.
@@ -107,6 +110,64 @@ pub struct Open<'a> {
     pub response: &'a Response,
     /// The address of the peer.
     pub peer: SocketAddr,
+}
+
+/// Why a connection has opened. Anything but [`First`](Self::First) means that what the peer sent in
+/// between was missed, and the reason in it says what ended the time before.
+///
+/// ```
+/// use websockex::{Context, Handler, HandlerResult, Open};
+///
+/// struct Book {
+///     gaps: Vec<String>,
+/// }
+///
+/// impl Handler for Book {
+///     fn on_open(&mut self, _cx: &mut Context<'_>, open: &Open<'_>) -> HandlerResult {
+///         if let Some(why) = open.reason.disconnect() {
+///             self.gaps.push(format!("before epoch {}: {why}", open.epoch));
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum OpenReason<'a> {
+    /// It had not been open before, however many attempts it took.
+    First,
+    /// It had been open, and that ended for this reason. What failed attempts in between came to
+    /// [`on_disconnect`](Handler::on_disconnect) was told.
+    Reconnected(&'a DisconnectReason),
+    /// `on_disconnect` has named another request with [`Reconnect::To`]. The reason is why the
+    /// connection was last open no more; if it never was, why the attempt failed that led to it.
+    Changed(&'a DisconnectReason),
+    /// Supervision has begun the connection anew, with a fresh handler and the epoch 1, after one of
+    /// the same [`ConnectionId`] had ended for this reason.
+    Restarted(&'a DisconnectReason),
+}
+
+impl<'a> OpenReason<'a> {
+    pub(crate) fn new(before: Option<&'a Before>) -> Self {
+        let Some(Before { step, reason }) = before else {
+            return Self::First;
+        };
+        match step {
+            Comeback::Again => Self::Reconnected(reason),
+            Comeback::Elsewhere => Self::Changed(reason),
+            Comeback::Anew => Self::Restarted(reason),
+        }
+    }
+
+    /// What ended the time before; `None` for the first time.
+    pub fn disconnect(&self) -> Option<&'a DisconnectReason> {
+        match self {
+            Self::First => None,
+            Self::Reconnected(reason) | Self::Changed(reason) | Self::Restarted(reason) => {
+                Some(reason)
+            }
+        }
+    }
 }
 
 /// A connection has ended, or an attempt to open it has failed.
@@ -150,7 +211,9 @@ pub enum Reconnect {
     ByPolicy,
     /// Connect again after this time.
     After(Duration),
-    /// Connect at once, with another request: another URL, other headers.
+    /// Connect at once, with another request: another URL, other headers, and all its other settings
+    /// in the place of the former ones, such as [`Request::linked`], the policy and what is held. Only
+    /// the name stays. [`Request::fail_first`] is without meaning here: it has not been the first.
     To(Box<Request>),
 }
 
@@ -319,9 +382,10 @@ impl Context<'_> {
         self.life.epoch
     }
 
-    /// Bytes of output that wait: what the socket did not take, and what this turn has sent so far.
+    /// Bytes of output that wait: what the socket did not take, what may not leave yet because of a
+    /// [`Pacer`](crate::Pacer), and what this turn has sent so far.
     pub fn queued(&self) -> usize {
-        self.life.queued + self.output.frames.len()
+        self.life.queued + self.life.waiting_bytes() + self.output.frames.len()
     }
 
     /// The round trip of the last ping of the request's heartbeat that was answered.
@@ -344,8 +408,8 @@ impl Context<'_> {
     /// Sends a text message.
     ///
     /// # Errors
-    /// [`SendError`] says why nothing was sent: not open, closing, queue full, or a fragmented
-    /// message is under way.
+    /// [`SendError`] says why nothing was sent: not open (unless the request
+    /// [holds sends](Request::hold_sends)), closing, queue full, or a fragmented message is under way.
     #[inline]
     pub fn send_text(&mut self, text: &str) -> Result<(), SendError> {
         self.send(Message::Text(text))

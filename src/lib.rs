@@ -98,8 +98,8 @@ pub use error::{
     SocksReply, SocksViolation, Stage, Watch,
 };
 pub use handler::{
-    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
-    Termination,
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, OpenReason,
+    Reconnect, Termination,
 };
 pub use protocol::close::CloseCode;
 pub use protocol::decoder::Limits;
@@ -113,12 +113,15 @@ pub use reactor::{
     Remote,
 };
 pub use request::{IntoRequest, Request};
+pub use session::admission::Admission;
 pub use session::options::SocketOptions;
 pub use session::outbound::{Compression, Fragment};
+pub use session::pace::Pacer;
 pub use session::policy::ReconnectPolicy;
 pub use session::proxy::{Proxy, ProxyUrlError};
-pub use session::reach::StageTimes;
+pub use session::refresh::Attempt;
 pub use session::supervision::{Restart, Supervision};
 pub use session::timers::TimerId;
+pub use stats::StageTimes;
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsConfigBuilder};

@@ -1,16 +1,18 @@
 //! What to connect to, and how: built by the user, checked before any I/O.
 
-use crate::error::Error;
-use crate::error::PolicyError;
+use crate::error::{BoxError, Error, PolicyError};
 use crate::protocol::decoder::Limits;
 #[cfg(feature = "deflate")]
 use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{self, HandshakeLimits};
 use crate::protocol::url::Url;
+use crate::session::backlog::HoldLimit;
 use crate::session::liveness::Beat;
 use crate::session::options::SocketOptions;
+use crate::session::pace::Pacer;
 use crate::session::policy::ReconnectPolicy;
-use crate::session::proxy::{Proxy, ProxyUrlError};
+use crate::session::proxy::{Environment, Proxy, ProxyUrlError};
+use crate::session::refresh::{Attempt, Refresh};
 use crate::session::{Options, Target};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
@@ -84,6 +86,41 @@ impl Request {
         let header = (name.to_owned(), value.to_owned());
         self.options().headers.push(header);
         Ok(self)
+    }
+
+    /// Lets `change` change the request before each attempt: a token that has expired, a signature with
+    /// the time in it, a query. It begins each time with the request as it is built here. An error of
+    /// its fails that attempt with [`Error::Refresh`], and the policy goes on; a panic ends the
+    /// connection.
+    ///
+    /// It runs on the reactor's thread and holds up every connection: what takes long, such as asking
+    /// for a token, is done elsewhere and fetched here. After a redirect it is not asked again, and
+    /// headers that it has set do not go to another host, port or scheme.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use websockex::Request;
+    ///
+    /// # fn main() -> Result<(), websockex::Error> {
+    /// // Another thread keeps it fresh.
+    /// let token = Arc::new(Mutex::new(String::from("2YotnFZFEjr1zCsicMWpAA")));
+    /// let request = Request::new("wss://stream.example.com/ws")?.refresh(move |attempt| {
+    ///     let token = token.lock().map_err(|_| "no token")?;
+    ///     attempt.set_header("Authorization", &format!("Bearer {token}"))?;
+    ///     attempt.set_query(&format!("attempt={}", attempt.number()))?;
+    ///     Ok(())
+    /// });
+    /// # let _ = request;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn refresh(
+        mut self,
+        change: impl Fn(&mut Attempt<'_>) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.options().refresh = Some(Refresh::new(change));
+        self
     }
 
     /// Offers a subprotocol, in order of preference (RFC 6455 §1.9). The server may choose one of
@@ -190,8 +227,11 @@ impl Request {
         self
     }
 
-    /// How long the peer may take to answer a Close frame, and again to end the TCP connection
-    /// after that; 5 s by default.
+    /// How long the peer may take to answer a Close frame, from when the operating system has it, and
+    /// again to end the TCP connection after that; 5 s by default.
+    ///
+    /// What was sent before the Close frame leaves before it. For that it has this long whenever the
+    /// peer takes some of it, and six times as long at most; then the TCP connection is dropped.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.options().close_timeout = timeout;
@@ -217,6 +257,39 @@ impl Request {
     #[must_use]
     pub fn max_queued(mut self, bytes: usize) -> Self {
         self.options().max_queued = bytes;
+        self
+    }
+
+    /// Holds messages that are sent while the connection is not open, up to so many and so many bytes,
+    /// and sends them when it opens next: after what [`Handler::on_open`](crate::Handler::on_open)
+    /// sends, in the order in which they came, and before the casts that wait. By default, and for
+    /// pings, pongs and fragments, it is [`SendError::NotOpen`](crate::SendError::NotOpen).
+    ///
+    /// Beyond the limit it is [`SendError::HoldFull`](crate::SendError::HoldFull). They are held from
+    /// the start, between two attempts, over a supervised restart, and while a connection ends that
+    /// this side has not closed; when it ends for good they are dropped and counted in
+    /// [`ConnectionStats::drops`](crate::stats::ConnectionStats::drops), and the trace records their
+    /// number. Messages that a connection had taken and not yet written when it was lost are not sent
+    /// again. What exceeds [`max_queued`](Self::max_queued) when it opens is dropped and counted.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]: a zero.
+    pub fn hold_sends(mut self, messages: usize, bytes: usize) -> Result<Self, Error> {
+        if messages == 0 || bytes == 0 {
+            return Err(PolicyError::Zero("what may be held").into());
+        }
+        self.options().hold = Some(HoldLimit { messages, bytes });
+        Ok(self)
+    }
+
+    /// Sends at an even pace, alone or together with the other connections of the reactor whose
+    /// requests have a clone of `pacer`. A request with a pacer of another reactor is refused.
+    ///
+    /// A heartbeat's ping has its turn before messages that wait, and its text behind them; their
+    /// deadlines run meanwhile.
+    #[must_use]
+    pub fn pace(mut self, pacer: Pacer) -> Self {
+        self.options().pacer = Some(pacer);
         self
     }
 
@@ -288,7 +361,8 @@ impl Request {
     }
 
     /// Connects to these addresses instead of looking the URL's host up, which still names the
-    /// server in TLS and in the `Host` header. A [`Self::proxy`] is told the first of them. A redirect
+    /// server in TLS and in the `Host` header. A [`Self::proxy`] is told one
+    /// after the other, until it gets to one. A redirect
     /// to another host, port or scheme is looked up as ever.
     ///
     /// # Errors
@@ -319,20 +393,26 @@ impl Request {
     /// ```
     #[must_use]
     pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.options().proxy = Some(proxy);
+        let options = self.options();
+        options.proxy = Some(proxy);
+        options.proxy_environment = None;
         self
     }
 
     /// Connects through the proxy that the environment names for this URL, if it names one:
     /// `https_proxy` for `wss`, `http_proxy` for `ws`, `all_proxy` for both, unless `no_proxy`
-    /// exempts the host; read now, in upper case too where that is safe.
+    /// exempts the host; read now, in upper case too where that is safe. A redirect to another host,
+    /// port or scheme goes through the proxy that they name for that.
     ///
     /// # Errors
     /// A variable that applies and does not name a proxy.
     pub fn proxy_from_environment(mut self) -> Result<Self, ProxyUrlError> {
         let lookup = |name: &str| std::env::var(name).ok();
-        let proxy = Proxy::from_environment(&self.target.url, lookup)?;
-        self.options().proxy = proxy;
+        let environment = Environment::read(lookup);
+        let proxy = environment.proxy_for(&self.target.url)?;
+        let options = self.options();
+        options.proxy = proxy;
+        options.proxy_environment = Some(Arc::new(environment));
         Ok(self)
     }
 

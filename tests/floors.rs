@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const ALLOWED: [(&str, &[&str]); 10] = [
     ("protocol", &[]),
     ("trace", &[]),
-    ("stats", &["trace"]),
+    ("stats", &["protocol", "trace"]),
     ("sinks", &["trace"]),
     ("error", &["protocol"]),
     ("session", &["error", "protocol", "stats", "trace"]),
@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("request", &["error", "protocol", "session", "tls", "trace"]),
     (
         "handler",
-        &["error", "protocol", "request", "session", "trace"],
+        &["error", "protocol", "request", "session", "stats", "trace"],
     ),
     (
         "reactor",

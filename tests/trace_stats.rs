@@ -104,6 +104,39 @@ fn everything_is_counted_while_others_look() {
 }
 
 #[test]
+fn messages_in_pieces_are_counted_as_messages() {
+    let server = Server::start(Transport::Plain, |_, mut peer| {
+        // In three fragments; whole; and one that two writes cut, a ping before its second half.
+        let bytes = [
+            frame(0x01, b"a"),
+            frame(0x00, b"bc"),
+            frame(0x80, b"d"),
+            frame(0x82, b"binary"),
+            frame(0x89, b"?"),
+            frame(0x81, &[b'x'; 1000]),
+        ]
+        .concat();
+        let (first, rest) = bytes.split_at(bytes.len() - 500);
+        peer.accept_and_send(first);
+        // Its pong shows that the first part was read by itself.
+        peer.expect(0xA, b"?");
+        peer.write(rest);
+        peer.drain();
+    });
+    let mut rig = Rig::new();
+    let remote = rig.reactor.remote();
+    rig.connect(server.request(), Recorder::new());
+    rig.run_until(|| remote.stats().received.messages == 3);
+    let received = remote.stats().received;
+    let frames = received.frames;
+    assert_eq!((received.message_bytes, received.frame_bytes), (1010, 1011));
+    assert_eq!((frames.text, frames.binary, frames.continuation), (2, 1, 2));
+    assert_eq!(frames.ping, 1);
+    remote.shutdown(PATIENCE).expect("it runs");
+    rig.run();
+}
+
+#[test]
 fn reconnects_are_counted_by_reason() {
     let server = Server::start(Transport::Plain, |number, mut peer| match number {
         0 => peer.reject(503, &[], b""),

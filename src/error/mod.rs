@@ -96,7 +96,10 @@ pub enum Error {
     Io(io::Error),
     /// A handler's callback returned this.
     Handler(BoxError),
-    /// A handler's callback panicked, with this message.
+    /// The closure of [`Request::refresh`](crate::Request::refresh) failed with this. It is the
+    /// source of this error and not in its text, which is recorded: it may hold secrets.
+    Refresh(BoxError),
+    /// A handler's callback panicked, with this message, or a request's refresh.
     HandlerPanicked(String),
     /// A connection has ended whose end its owner wants to know: a linked one, one whose restarts
     /// were too many, or one that somebody waited for.
@@ -135,6 +138,7 @@ impl fmt::Display for Error {
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
             Self::Io(error) => write!(f, "the connection failed: {error}"),
             Self::Handler(error) => write!(f, "the handler failed: {error}"),
+            Self::Refresh(_) => f.write_str("the request could not be refreshed"),
             Self::HandlerPanicked(message) => write!(f, "the handler panicked: {message}"),
             Self::Ended { connection, reason } if connection.is_empty() => {
                 write!(f, "the connection has ended: {reason}")
@@ -160,9 +164,10 @@ impl StdError for Error {
             Self::Protocol(error) => Some(error),
             Self::Resolve { source, .. } | Self::Connect { source, .. } => Some(source),
             Self::Io(error) | Self::Reactor(error) => Some(error),
-            Self::Tls(error) | Self::TlsConfig(error) | Self::Handler(error) => {
-                Some(error.as_ref())
-            }
+            Self::Tls(error)
+            | Self::TlsConfig(error)
+            | Self::Handler(error)
+            | Self::Refresh(error) => Some(error.as_ref()),
             Self::Ended { reason, .. } => reason.error().map(|error| error as _),
             Self::TlsUnavailable
             | Self::NameTaken(_)
@@ -209,6 +214,8 @@ pub enum SendError {
         /// What may wait.
         limit: usize,
     },
+    /// As much is held for the next open as [`Request::hold_sends`](crate::Request::hold_sends) allows.
+    HoldFull,
     /// It was not written within the time allowed for that; it may still be.
     TimedOut,
     /// Waiting for the reactor on its own thread, which would wait for ever.
@@ -231,6 +238,7 @@ impl fmt::Display for SendError {
             Self::Full { queued, limit } => {
                 write!(f, "the queue is full: {queued} wait, {limit} may")
             }
+            Self::HoldFull => f.write_str("as much is held for the next open as may be"),
             Self::TimedOut => f.write_str("it was not written in time"),
             Self::OwnThread => f.write_str("the reactor's own thread cannot wait for it"),
             Self::ControlTooLong(length) => {

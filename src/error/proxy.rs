@@ -106,6 +106,20 @@ pub enum SocksViolation {
     AddressType(u8),
 }
 
+impl ProxyError {
+    /// Did the proxy try, or may have tried, and not get to the server? Then it may get to the
+    /// server's other addresses.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Socks(reply) => *reply != SocksReply::CommandNotSupported,
+            // RFC 9110 §15.6: the server's or the way's fault, not the request's.
+            Self::Refused(refusal) => refusal.status >= 500,
+            Self::Incomplete { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 impl From<HeadError> for ProxyError {
     fn from(error: HeadError) -> Self {
         match error {

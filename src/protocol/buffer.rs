@@ -148,6 +148,11 @@ impl MessageBuffer {
         self.bytes.advance(length);
     }
 
+    #[inline]
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+    }
+
     /// The bytes from `start` on, to be unmasked in place. Only what is not validated yet.
     #[inline]
     pub(crate) fn unvalidated_from(&mut self, start: usize) -> &mut [u8] {

@@ -3,7 +3,7 @@
 //! Before this comes the read; after it, the session looks at control frames and the handler gets
 //! the messages. The decoder works in the caller's buffer: a message that lies in it whole, which
 //! is nearly every one, is handed out as a slice of it. Only what is cut by the end of the buffer,
-//! or spread over several frames, is gathered in an `Assembly`, which comes from a [`Pool`] and
+//! or spread over several frames, is gathered in an `assembly`, which comes from a [`Pool`] and
 //! returns to it as soon as the message was delivered, so that an idle connection owns no buffer.
 //!
 //! The decoder always takes all of its input: `None` means that everything was taken and more is
@@ -11,13 +11,15 @@
 //! call, and sticks.
 
 use super::Role;
-use super::buffer::MessageBuffer;
+use super::assembly::{Assembly, MessageKind, PartialFrame, rotated};
 use super::close::CloseFrame;
 use super::deflate::{Agreed, Inflater};
 use super::error::ProtocolError;
-use super::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LENGTH, OpCode};
+use super::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, OpCode};
 use super::mask;
 use super::utf8;
+
+pub use super::assembly::Pool;
 
 /// What arrived: a complete message, or a control frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,11 @@ impl Default for Limits {
 pub trait Observer {
     /// A frame begins.
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]);
+    /// A frame that is a whole message, uncompressed: what nearly all of them are.
+    #[inline(always)]
+    fn whole(&mut self, header: &FrameHeader, payload: &[u8]) {
+        self.frame(header, payload);
+    }
     /// A message in several frames is complete.
     fn completed(&mut self, opcode: OpCode, message: &[u8]);
 }
@@ -103,246 +110,6 @@ enum Inflation {
     },
 }
 
-/// An incomplete header, frame or message.
-struct Assembly {
-    header: [u8; MAX_HEADER_LENGTH],
-    /// Bytes of `header` that have arrived; zero when a frame's payload is awaited, or nothing.
-    header_length: usize,
-    /// The frame whose payload is still arriving.
-    frame: Option<PartialFrame>,
-    /// The message under way: what its first frame said.
-    kind: Option<MessageKind>,
-    message: MessageBuffer,
-    /// Inflates the message under way; `None` if it is not compressed.
-    inflater: Option<Box<Inflater>>,
-    control: [u8; MAX_CONTROL_PAYLOAD],
-    control_length: usize,
-    /// The message was handed out; the assembly is free at the next call.
-    delivered: bool,
-}
-
-#[derive(Clone, Copy)]
-struct PartialFrame {
-    header: FrameHeader,
-    /// Payload bytes that have arrived.
-    received: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum MessageKind {
-    Text,
-    Binary,
-}
-
-/// Assemblies to reuse, shared by the connections of a reactor, so that none is allocated in the
-/// steady state.
-pub struct Pool {
-    // Boxed on purpose: a connection holds a thin pointer, and the box itself is what is reused.
-    #[allow(clippy::vec_box)]
-    free: Vec<Box<Assembly>>,
-    /// Inflaters that carry nothing over.
-    #[allow(clippy::vec_box)]
-    inflaters: Vec<Box<Inflater>>,
-    retained: usize,
-    max_retained: usize,
-}
-
-/// An assembly with a larger buffer is not kept: one large message must not hold its memory.
-const MAX_RETAINED_BUFFER: usize = 2 << 20;
-
-/// Inflaters kept: one serves all connections as long as their messages arrive whole; each message
-/// that is cut holds one until its rest has come.
-const MAX_RETAINED_INFLATERS: usize = 8;
-
-impl Default for Pool {
-    /// Keeps at most 4 MiB of unused buffers.
-    fn default() -> Self {
-        Self::new(4 << 20)
-    }
-}
-
-impl Pool {
-    /// A pool that keeps unused buffers of at most `max_retained` bytes in all.
-    pub const fn new(max_retained: usize) -> Self {
-        Self {
-            free: Vec::new(),
-            inflaters: Vec::new(),
-            retained: 0,
-            max_retained,
-        }
-    }
-
-    /// Bytes of memory that lie unused in the pool.
-    pub fn retained(&self) -> usize {
-        self.retained
-    }
-
-    fn take_inflater(&mut self) -> Box<Inflater> {
-        self.inflaters
-            .pop()
-            .unwrap_or_else(|| Box::new(Inflater::without_context()))
-    }
-
-    fn give_inflater(&mut self, inflater: Box<Inflater>) {
-        if self.inflaters.len() < MAX_RETAINED_INFLATERS {
-            self.inflaters.push(inflater);
-        }
-    }
-
-    fn take(&mut self) -> Box<Assembly> {
-        let Some(assembly) = self.free.pop() else {
-            return Box::new(Assembly::new());
-        };
-        self.retained -= assembly.memory();
-        assembly
-    }
-
-    fn give(&mut self, mut assembly: Box<Assembly>) {
-        let memory = assembly.memory();
-        if memory <= MAX_RETAINED_BUFFER && self.retained + memory <= self.max_retained {
-            assembly.reset();
-            self.retained += memory;
-            self.free.push(assembly);
-        }
-    }
-}
-
-impl Assembly {
-    fn new() -> Self {
-        Self {
-            header: [0; MAX_HEADER_LENGTH],
-            header_length: 0,
-            frame: None,
-            kind: None,
-            message: MessageBuffer::default(),
-            inflater: None,
-            control: [0; MAX_CONTROL_PAYLOAD],
-            control_length: 0,
-            delivered: false,
-        }
-    }
-
-    fn memory(&self) -> usize {
-        size_of::<Self>() + self.message.capacity()
-    }
-
-    fn reset(&mut self) {
-        self.message.clear();
-        self.header_length = 0;
-        self.frame = None;
-        self.kind = None;
-        self.inflater = None;
-        self.control_length = 0;
-        self.delivered = false;
-    }
-
-    /// Nothing incomplete in it?
-    fn is_idle(&self) -> bool {
-        self.header_length == 0 && self.frame.is_none() && self.kind.is_none()
-    }
-
-    /// Takes what `input` has of the header under way. `None`: it is still incomplete.
-    fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<FrameHeader>, ProtocolError> {
-        if self.header_length == 0
-            && let Some((header, length)) = FrameHeader::parse(input)?
-        {
-            *input = &input[length..];
-            return Ok(Some(header));
-        }
-        while let Some((&byte, rest)) = input.split_first() {
-            self.header[self.header_length] = byte;
-            self.header_length += 1;
-            *input = rest;
-            // Byte by byte, so that nothing behind the header is taken: at most 13 times, for the
-            // one header that the end of a read has cut.
-            if let Some((header, _)) = FrameHeader::parse(&self.header[..self.header_length])? {
-                self.header_length = 0;
-                return Ok(Some(header));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Takes what `input` has of the payload of `frame`; true when it is complete.
-    fn take_payload(
-        &mut self,
-        frame: &mut PartialFrame,
-        input: &mut &[u8],
-        limits: &Limits,
-    ) -> Result<bool, ProtocolError> {
-        let missing = frame.header.payload_length - frame.received;
-        let length =
-            usize::try_from(missing).map_or(input.len(), |missing| missing.min(input.len()));
-        let (payload, rest) = input.split_at(length);
-        *input = rest;
-        if frame.header.opcode.is_control() {
-            let end = self.control_length + length;
-            copy_unmasked(&mut self.control[self.control_length..end], payload, frame);
-            self.control_length = end;
-        } else if self.inflater.is_some() {
-            self.inflate(payload, frame, limits)?;
-        } else {
-            let room = &mut self.message.room(length)[..length];
-            copy_unmasked(room, payload, frame);
-            self.message.advance(length);
-            self.validate_text()?;
-        }
-        frame.received += length as u64;
-        Ok(frame.received == frame.header.payload_length)
-    }
-
-    /// Inflates the next piece of a frame's payload into the message.
-    fn inflate(
-        &mut self,
-        payload: &[u8],
-        frame: &PartialFrame,
-        limits: &Limits,
-    ) -> Result<(), ProtocolError> {
-        let Some(inflater) = &mut self.inflater else {
-            return Ok(());
-        };
-        match frame.header.mask {
-            None => inflater.inflate(payload, &mut self.message, limits.max_message)?,
-            Some(key) => {
-                let mut offset = frame.received;
-                for piece in payload.chunks(UNMASKED_PIECE) {
-                    let mut unmasked = [0; UNMASKED_PIECE];
-                    let unmasked = &mut unmasked[..piece.len()];
-                    mask::copy(unmasked, piece, rotated(key, offset));
-                    inflater.inflate(unmasked, &mut self.message, limits.max_message)?;
-                    offset += piece.len() as u64;
-                }
-            }
-        }
-        self.validate_text()
-    }
-
-    fn validate_text(&mut self) -> Result<(), ProtocolError> {
-        if self.kind == Some(MessageKind::Text) {
-            // RFC 6455 §8.1; at once and not at the end, so that bad text ends the connection
-            // before all of it was received.
-            self.message
-                .validate()
-                .map_err(ProtocolError::InvalidUtf8)?;
-        }
-        Ok(())
-    }
-
-    /// The last frame of a compressed message is complete.
-    fn finish_inflating(&mut self, limits: &Limits) -> Result<(), ProtocolError> {
-        match &mut self.inflater {
-            None => Ok(()),
-            Some(inflater) => {
-                inflater.finish(&mut self.message, limits.max_message)?;
-                self.validate_text()
-            }
-        }
-    }
-}
-
-/// A client's compressed payload is unmasked in pieces of this many bytes before it is inflated.
-const UNMASKED_PIECE: usize = 2048;
-
 impl Inflation {
     /// An inflater for a message that begins.
     fn begin(&mut self, pool: &mut Pool) -> Box<Inflater> {
@@ -353,20 +120,6 @@ impl Inflation {
             Self::Shared | Self::Off => pool.take_inflater(),
         }
     }
-}
-
-/// Copies the next piece of a frame's payload, unmasked if a client masked it.
-fn copy_unmasked(destination: &mut [u8], payload: &[u8], frame: &PartialFrame) {
-    match frame.header.mask {
-        None => destination.copy_from_slice(payload),
-        Some(key) => mask::copy(destination, payload, rotated(key, frame.received)),
-    }
-}
-
-/// The key as it stands at byte `offset` of the payload.
-fn rotated(key: mask::MaskKey, offset: u64) -> mask::MaskKey {
-    // The key repeats every four bytes, so the low bits are all that counts.
-    mask::rotate(key, (offset & 3) as usize)
 }
 
 impl Decoder {
@@ -447,7 +200,7 @@ impl Decoder {
             _ => Event::Binary(payload),
         };
         *input = rest;
-        observer.frame(&header, payload);
+        observer.whole(&header, payload);
         Some(message)
     }
 
@@ -522,6 +275,11 @@ impl Decoder {
                 return Ok(None);
             }
             let assembly = self.assembly.get_or_insert_with(|| pool.take());
+            if sender == Sender::Server
+                && let Some(last) = assembly.take_fragments(input, &limits, observer)?
+            {
+                return Ok(Some(last));
+            }
             let mut frame = match assembly.frame.take() {
                 Some(frame) => frame,
                 None => match assembly.take_header(input)? {

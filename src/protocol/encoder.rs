@@ -109,8 +109,32 @@ pub fn encode(
     key: MaskKey,
     out: &mut Buffer,
 ) {
-    let mut frame = FrameWriter::begin(role, fin, opcode, payload, key, out);
-    while frame.write_piece(out) {}
+    let mask = match role {
+        Role::Client => Some(key),
+        Role::Server => None,
+    };
+    let header = FrameHeader {
+        fin,
+        rsv1: false,
+        opcode,
+        mask,
+        payload_length: payload.len() as u64,
+    };
+    write_whole(&header, payload, out);
+}
+
+/// Header and payload take their room at once.
+#[inline(always)]
+fn write_whole(header: &FrameHeader, payload: &[u8], out: &mut Buffer) {
+    let room = out.room(MAX_HEADER_LENGTH + payload.len());
+    let start = room.first_chunk_mut().expect("the room is that long");
+    let length = header.encode(start);
+    let body = &mut room[length..length + payload.len()];
+    match header.mask {
+        Some(key) => mask::copy(body, payload, key),
+        None => body.copy_from_slice(payload),
+    }
+    out.advance(length + payload.len());
 }
 
 #[cfg(test)]

@@ -139,16 +139,42 @@ impl FrameHeader {
         Ok(Some((header, position)))
     }
 
-    /// The header of a whole, unmasked data message, if `bytes` begin with one, with its own length and that of the payload. A feed consists of these, and a few
-    /// comparisons tell them. `None` says only that [`parse`](Self::parse) has to look.
+    /// The header of a whole, unmasked data message, if `bytes` begin with one, with its own length
+    /// and that of the payload. A feed consists of these, and a few comparisons tell them. `None`
+    /// says only that [`parse`](Self::parse) has to look.
     #[inline]
     pub(super) fn parse_whole_message(bytes: &[u8]) -> Option<(Self, usize, usize)> {
-        let &[first, second, high, low] = bytes.first_chunk()?;
-        let opcode = match first {
+        let head = bytes.first_chunk()?;
+        let opcode = match head[0] {
             WHOLE_TEXT => OpCode::Text,
             WHOLE_BINARY => OpCode::Binary,
             _ => return None,
         };
+        Self::plain(true, opcode, head, bytes)
+    }
+
+    /// Likewise that of an unmasked fragment of a data message.
+    #[inline]
+    pub(super) fn parse_fragment(bytes: &[u8]) -> Option<(Self, usize, usize)> {
+        let head = bytes.first_chunk()?;
+        let opcode = match head[0] & !FIN {
+            0x0 => OpCode::Continuation,
+            // A whole message is not a fragment.
+            0x1 if head[0] & FIN == 0 => OpCode::Text,
+            0x2 if head[0] & FIN == 0 => OpCode::Binary,
+            _ => return None,
+        };
+        Self::plain(head[0] & FIN != 0, opcode, head, bytes)
+    }
+
+    /// What both have in common: no reserved bits, no mask.
+    #[inline(always)]
+    fn plain(
+        fin: bool,
+        opcode: OpCode,
+        &[_, second, high, low]: &[u8; 4],
+        bytes: &[u8],
+    ) -> Option<(Self, usize, usize)> {
         // The checks of each form stand beside it, so that the short ones pay for none but theirs.
         let (length, position) = if second < LENGTH_16 {
             (usize::from(second), 2)
@@ -166,7 +192,7 @@ impl FrameHeader {
             return None;
         };
         let header = Self {
-            fin: true,
+            fin,
             rsv1: false,
             opcode,
             mask: None,
@@ -254,28 +280,37 @@ mod tests {
         }
     }
 
-    /// Whatever the short way accepts, the long way reads the same.
+    /// Whatever the short ways accept, the long way reads the same.
     #[test]
-    fn the_short_way_agrees_with_the_long_one() {
-        let mut accepted = 0;
+    fn the_short_ways_agree_with_the_long_one() {
+        let mut accepted = [0; 2];
         for first in 0..=u8::MAX {
             for second in 0..=u8::MAX {
                 for length in [0_u16, 1, 125, 126, 127, 255, 256, 65_535] {
                     let [high, low] = length.to_be_bytes();
                     let bytes = [first, second, high, low, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
-                    let short = FrameHeader::parse_whole_message(&bytes);
-                    if let Some((header, position, payload_length)) = short {
-                        assert_eq!(FrameHeader::parse(&bytes), Ok(Some((header, position))));
-                        assert_eq!(payload_length as u64, header.payload_length);
-                        accepted += 1;
+                    for (way, short) in [
+                        FrameHeader::parse_whole_message(&bytes),
+                        FrameHeader::parse_fragment(&bytes),
+                    ]
+                    .into_iter()
+                    .enumerate()
+                    {
+                        if let Some((header, position, payload_length)) = short {
+                            assert_eq!(FrameHeader::parse(&bytes), Ok(Some((header, position))));
+                            assert_eq!(payload_length as u64, header.payload_length);
+                            accepted[way] += 1;
+                        }
                     }
                     assert_eq!(FrameHeader::parse_whole_message(&bytes[..3]), None);
+                    assert_eq!(FrameHeader::parse_fragment(&bytes[..3]), None);
                 }
             }
         }
-        // Text and binary: 126 lengths in the 7-bit form, of the 16-bit form the five from 126 on, of
-        // the 64-bit form all but the one with its first bit set.
-        assert_eq!(accepted, 2 * (126 * 8 + 5 + 7));
+        // Of each of two whole messages and four fragments: 126 lengths in the 7-bit form, of the
+        // 16-bit form the five from 126 on, of the 64-bit form all but the one with its first bit set.
+        let each = 126 * 8 + 5 + 7;
+        assert_eq!(accepted, [2 * each, 4 * each]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!                                   payload -> encoder (frame, mask) -> bytes
 //! ```
 
+mod assembly;
 pub mod base64;
 pub mod buffer;
 pub mod close;

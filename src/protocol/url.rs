@@ -219,6 +219,19 @@ impl Url {
         }
     }
 
+    /// The same URL with another query, or none if that is empty.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub(crate) fn with_query(&self, query: &str) -> Result<Self, UrlError> {
+        let path = self.path_and_query();
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        let mark = if query.is_empty() { "" } else { "?" };
+        let (scheme, host) = (self.scheme.as_str(), self.host_header());
+        let url = Self::parse(&format!("{scheme}://{host}{path}{mark}{query}"))?;
+        Ok(url.with_authorization_of(self))
+    }
+
     fn authority_start(&self) -> usize {
         self.scheme.as_str().len() + "://".len()
     }

@@ -10,6 +10,8 @@ use crate::error::Error;
 use crate::protocol::buffer::Buffer;
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
+use crate::session::admission::{Admission, Gate};
+use crate::session::chacha::Stretch;
 use crate::session::{Entropy, Time};
 use crate::sinks::{self, FileSink, Tap, Wishes};
 use crate::stats::tally::Tally;
@@ -48,6 +50,7 @@ pub struct ReactorBuilder {
     receive_buffer: usize,
     command_capacity: usize,
     dns_cache: Duration,
+    admission: Admission,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
 }
@@ -63,6 +66,7 @@ impl ReactorBuilder {
             receive_buffer: RECEIVE_BUFFER,
             command_capacity: COMMAND_CAPACITY,
             dns_cache: resolver::ANSWER_LIFE,
+            admission: Admission::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -132,6 +136,14 @@ impl ReactorBuilder {
         self
     }
 
+    /// How many connections may be on their way at the same time, and how fast they may begin;
+    /// [`Admission`] has the defaults.
+    #[must_use]
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
     /// The TLS configuration of connections whose request has none of its own.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -175,7 +187,9 @@ impl ReactorBuilder {
         let start = Instant::now();
         let central = Arc::new(Central::new(waker, start, self.command_capacity));
         let (trace, forced_level) = self.recorder(&central).map_err(Error::Reactor)?;
-        let source = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
+        let system = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
+        let mut stretch = Stretch::new(Box::new(system));
+        let source = move |bytes: &mut [u8]| stretch.fill(bytes);
         let turn = Turn {
             central: Arc::clone(&central),
             clock: Clock::starting_at(start),
@@ -196,6 +210,9 @@ impl ReactorBuilder {
             spare: Spare::default(),
             receive: vec![0; self.receive_buffer],
             timers: Timers::default(),
+            gate: Gate::new(self.admission),
+            #[cfg(feature = "tls")]
+            handshakes: VecDeque::new(),
             ready: Vec::new(),
             level: forced_level.unwrap_or(self.level),
             forced_level,
@@ -224,6 +241,7 @@ impl fmt::Debug for ReactorBuilder {
             .field("stay_alive", &self.stay_alive)
             .field("level", &self.level)
             .field("trace_capacity", &self.trace_capacity)
+            .field("admission", &self.admission)
             .finish_non_exhaustive()
     }
 }

@@ -23,6 +23,7 @@ impl Connection {
         loop {
             step = match step {
                 Step::Wait => return,
+                Step::Admit => return self.ask(shared),
                 Step::Resolve => {
                     shared.lookups += 1;
                     self.lookup = shared.lookups;
@@ -110,10 +111,7 @@ impl Connection {
     pub(super) fn begin_handshakes(&mut self, shared: &mut Shared) {
         #[cfg(feature = "tls")]
         if self.core.session.life.target.url.is_secure() {
-            if let Err(error) = self.begin_tls(shared) {
-                let (mut output, _) = shared.turn.split(None);
-                self.life().fail(&mut output, error);
-            }
+            self.queue_handshake(shared);
             return;
         }
         // Refused before any I/O, unless a handler has asked for it with `Reconnect::To`, or a

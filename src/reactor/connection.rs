@@ -2,6 +2,7 @@
 //! session and its handler, and then settled: written, re-armed, published, or ended.
 
 use super::Shared;
+use super::casts::Casts;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire};
 use super::remote::HandlerCall;
@@ -14,8 +15,11 @@ use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
+use crate::session::admission::Permit;
+use crate::session::aside::Comeback;
+use crate::session::backlog::Backlog;
 use crate::session::outbound::Compression;
-use crate::session::{Inbound, Life, Session, Stage, Time, Wire};
+use crate::session::{Inbound, Life, Session, Stage, Target, Time, Wire};
 use crate::stats::meter::ConnectionMeter;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
@@ -40,15 +44,34 @@ pub(super) struct Connection {
     pub(super) armed: Option<Time>,
     /// Reading was paused when the last turn ended.
     pub(super) paused: bool,
-    /// On the ready list: there is more to read than a turn's share.
+    /// On the ready list: there is more to read than a turn's share. Or, while TLS is agreed on, in the
+    /// queue of handshakes.
     pub(super) ready: bool,
-    /// Who waits until all output is written.
-    pub(super) unwritten: Vec<Written>,
+    /// Who waits until a message is written, in the order of the messages.
+    pub(super) unwritten: Vec<Unwritten>,
     pub(super) supervisor: Option<Box<Supervisor>>,
+    pub(super) permit: Permit,
     /// The look-up whose answer is awaited.
     pub(super) lookup: u64,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<TlsConfig>,
+}
+
+/// Somebody who waits until the socket has a message.
+pub(super) struct Unwritten {
+    /// The number of the message, if it was put aside.
+    aside: Option<u64>,
+    /// The last byte of it, counted as [`Link::handed`] counts, once it is in the link.
+    end: Option<u64>,
+    written: Written,
+}
+
+/// What outlives a connection that supervision starts anew.
+pub(super) struct Legacy {
+    pub(super) casts: Casts,
+    held: Backlog,
+    entered: u64,
+    unwritten: Vec<Unwritten>,
 }
 
 /// Is there a connection after its turn?
@@ -66,8 +89,9 @@ impl Connection {
         handler: Box<dyn Handler>,
         shared: &Shared,
     ) -> Self {
-        let server = request.target.url.host_header().to_string();
-        let meter = ConnectionMeter::new(request.target.options.name.clone(), server);
+        let Target { url, options } = &request.target;
+        let meter = ConnectionMeter::new(options.name.clone(), url.clone());
+        let published = Availability::at_first(&request);
         let meter = Arc::new(meter);
         shared.central.slots().register(id, &meter);
         let mut life = Life::new(id.0, request.target, shared.level, shared.turn.now);
@@ -80,10 +104,10 @@ impl Connection {
                     inbound: Inbound::Nobody,
                     life,
                 },
-                casts: Vec::new(),
+                casts: Casts::default(),
                 batch: false,
                 peer: None,
-                published: Availability::NotOpen,
+                published,
                 opened: None,
                 meter,
             },
@@ -95,6 +119,7 @@ impl Connection {
             ready: false,
             unwritten: Vec::new(),
             supervisor: None,
+            permit: Permit::None,
             lookup: 0,
             #[cfg(feature = "tls")]
             tls: request.tls,
@@ -127,7 +152,7 @@ impl Connection {
             self.flush(shared);
         }
         if readiness.readable {
-            self.receive(shared);
+            self.handle_readable(shared);
         }
     }
 
@@ -149,7 +174,13 @@ impl Connection {
         }
         let (mut output, _) = shared.turn.split(None);
         let Session { inbound, life } = &mut self.core.session;
+        let waiting = life.waiting_bytes();
         let step = life.handle_deadline(&mut output, inbound);
+        if life.waiting_bytes() < waiting {
+            // With this the queue may have fallen to its low-water mark.
+            self.write_out(shared);
+            self.flush(shared);
+        }
         self.perform(shared, step);
     }
 
@@ -180,11 +211,13 @@ impl Connection {
             OwnedMessage::Binary(bytes) => Message::Binary(bytes),
         };
         let mut result = Ok(());
+        let entered = self.life().entered();
         self.with_output(shared, |life, output| {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
             result = life.send(output, None, Compression::BySize, opcode, payload);
             if let Err(error) = result {
-                output.tally.drops += u64::from(!matches!(error, SendError::Full { .. }));
+                let counted = matches!(error, SendError::Full { .. } | SendError::HoldFull);
+                output.tally.drops += u64::from(!counted);
                 let length = payload.len() as u64;
                 life.record(output, Kind::SendDropped, |time, id| {
                     TraceEvent::send_dropped(time, id, opcode as u8, length, error)
@@ -195,7 +228,16 @@ impl Connection {
             (None, _) => {}
             // Who does not wait any more need not know.
             (Some(written), Err(error)) => drop(written.try_send(Err(error))),
-            (Some(written), Ok(())) => self.unwritten.push(written),
+            (Some(written), Ok(())) => {
+                let number = self.life().entered();
+                let aside = (number != entered).then_some(number);
+                let end = None;
+                self.unwritten.push(Unwritten {
+                    aside,
+                    end,
+                    written,
+                });
+            }
         }
     }
 
@@ -304,8 +346,12 @@ impl Connection {
     /// Ends the turn: writes what it has sent, in one write, and draws the conclusions.
     pub(super) fn settle(&mut self, shared: &mut Shared) -> Fate {
         self.write_out(shared);
-        if self.life().stage == Stage::Over {
+        // Again only while a proxy is told one address after the other.
+        while self.life().stage == Stage::Over {
             self.finish(shared);
+        }
+        if self.permit != Permit::None {
+            self.settle_permit(shared);
         }
         let life = &self.core.session.life;
         if life.stage == Stage::Ended {
@@ -355,15 +401,12 @@ impl Connection {
             // What falls to the low mark here was never reported as high: it is the same turn.
             life.handle_queued(&mut output, queued);
         }
-        if queued == 0 {
-            for written in self.unwritten.drain(..) {
-                let _ = written.try_send(Ok(()));
-            }
-        }
         shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
+        life.handle_handed(shared.turn.now, queued, link.handed);
         if life.stage == Stage::Failing {
             link.end();
         }
+        tell_written(&mut self.unwritten, life, link);
         self.handle_link_error(shared);
     }
 
@@ -387,10 +430,17 @@ impl Connection {
             link.close_notify(&mut shared.spare);
             shared.network.forget(&mut link.stream);
         }
-        // What was not written by now never will be.
-        for written in self.unwritten.drain(..) {
-            let _ = written.try_send(Err(SendError::Gone));
-        }
+        let (mut output, _) = shared.turn.split(None);
+        self.life().drop_paced(&mut output);
+        // What was not written by now never will be, unless it is held for the next open.
+        let life = &self.core.session.life;
+        self.unwritten.retain(|waiting| {
+            let held = waiting.aside.is_some_and(|number| life.is_waiting(number));
+            if !held {
+                let _ = waiting.written.try_send(Err(SendError::Gone));
+            }
+            held
+        });
         self.core.session.inbound = Inbound::Nobody;
         self.token = super::NO_TOKEN;
     }
@@ -400,6 +450,10 @@ impl Connection {
         self.drop_link(shared);
         let life = &mut self.core.session.life;
         let (mut output, _) = shared.turn.split(None);
+        if let Some(step) = life.retry_behind_proxy(&mut output) {
+            self.perform(shared, step);
+            return;
+        }
         if life.follow_redirect(&mut output) {
             return;
         }
@@ -427,32 +481,84 @@ impl Connection {
             life.stage = Stage::Ended;
             return;
         }
+        let mut step = Comeback::Again;
         let delay = match decision {
             _ if last => None,
             Reconnect::Never => None,
             Reconnect::ByPolicy => policy,
             Reconnect::After(delay) => Some(delay),
+            Reconnect::To(request) if !shared.central.paces(&request) => {
+                let cause = super::status::cause(&reason);
+                shared.turn.tally.disconnected(cause, false);
+                life.plan_end(DisconnectReason::Failed(super::FOREIGN_PACER));
+                return;
+            }
             Reconnect::To(request) => {
+                self.core.meter.set_url(request.target.url.clone());
                 let (mut output, _) = shared.turn.split(None);
                 life.change_target(&mut output, request.target);
                 #[cfg(feature = "tls")]
                 {
                     self.tls = request.tls;
                 }
+                step = Comeback::Elsewhere;
                 Some(Duration::ZERO)
             }
         };
         let tally = &mut shared.turn.tally;
         tally.disconnected(super::status::cause(&reason), delay.is_some());
         let (mut output, _) = shared.turn.split(None);
-        life.plan(&mut output, delay, reason);
+        life.plan(&mut output, delay, step, reason);
     }
 
     /// The last callback; the connection is no more.
     pub(super) fn terminate(
         self,
         shared: &mut Shared,
-    ) -> (DisconnectReason, Option<Box<Supervisor>>) {
-        (self.core.terminate(&mut shared.turn), self.supervisor)
+        reason: DisconnectReason,
+    ) -> DisconnectReason {
+        self.core.terminate(&mut shared.turn, reason)
     }
+
+    /// What a successor would go on with.
+    pub(super) fn bequeath(&mut self) -> Legacy {
+        Legacy {
+            casts: std::mem::take(&mut self.core.casts),
+            entered: self.life().entered(),
+            held: self.life().take_held(),
+            unwritten: std::mem::take(&mut self.unwritten),
+        }
+    }
+
+    /// Begins in the place of one that has ended for `reason`.
+    pub(super) fn inherit(&mut self, legacy: Legacy, reason: DisconnectReason) {
+        let Legacy {
+            casts,
+            held,
+            entered,
+            unwritten,
+        } = legacy;
+        self.core.casts = casts;
+        self.unwritten = unwritten;
+        self.life().succeed(reason, held, entered);
+    }
+}
+
+/// Tells those who wait for messages that the socket has by now.
+fn tell_written(unwritten: &mut Vec<Unwritten>, life: &Life, link: &Link) {
+    if unwritten.is_empty() {
+        return;
+    }
+    let end = link.handed + link.queued() as u64;
+    unwritten.retain_mut(|waiting| {
+        if waiting.aside.is_some_and(|number| life.is_waiting(number)) {
+            return true;
+        }
+        let written = *waiting.end.get_or_insert(end) <= link.handed;
+        if written {
+            // Who does not wait any more need not know.
+            let _ = waiting.written.try_send(Ok(()));
+        }
+        !written
+    });
 }

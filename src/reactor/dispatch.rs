@@ -2,15 +2,17 @@
 //! connection and nothing else.
 
 use super::Turn;
+use super::casts::Casts;
 use super::remote::{Central, Opened};
 use super::slots::Availability;
 use crate::error::DisconnectReason;
 use crate::error::Error;
 use crate::handler::{
-    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect, Story,
-    Termination,
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, OpenReason,
+    Reconnect, Story, Termination,
 };
 use crate::protocol::decoder::Event;
+use crate::session::backlog::Hold;
 use crate::session::inbound::FrameTrace;
 use crate::session::supervision::into_error;
 use crate::session::timers::Timers;
@@ -30,7 +32,7 @@ pub(super) struct Core {
     pub(super) handler: Box<dyn Handler>,
     pub(super) session: Session,
     /// Casts that wait for the connection to open.
-    pub(super) casts: Vec<Box<dyn Any + Send>>,
+    pub(super) casts: Casts,
     /// Messages were delivered since the last `on_batch_end`.
     pub(super) batch: bool,
     pub(super) peer: Option<SocketAddr>,
@@ -107,8 +109,10 @@ impl Core {
                 let _ = waiting.try_send(Ok(()));
             }
             cx.life.callback = Callback::OnOpen;
+            let before = cx.life.take_before();
             let open = Open {
                 epoch: cx.life.epoch,
+                reason: OpenReason::new(before.as_ref()),
                 attempts,
                 times: cx.life.stage_times(),
                 response: &response,
@@ -118,7 +122,8 @@ impl Core {
             self.handler
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
-            for message in self.casts.drain(..) {
+            cx.life.release(&mut cx.output);
+            while let Some(message) = self.casts.next() {
                 cx.life.callback = Callback::OnCast;
                 self.handler
                     .on_cast(&mut cx, message)
@@ -141,13 +146,11 @@ impl Core {
             let result = match decoder.decode_whole(&mut input, pool, &mut observer) {
                 Some(Event::Text(text)) => {
                     self.batch = true;
-                    cx.output.tally.inbound.message(text.len());
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Text(text))
                 }
                 Some(Event::Binary(bytes)) => {
                     self.batch = true;
-                    cx.output.tally.inbound.message(bytes.len());
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Binary(bytes))
                 }
@@ -172,8 +175,14 @@ impl Core {
     pub(super) fn publish(&mut self, central: &Central) {
         let availability = match self.session.life.stage {
             Stage::Open => Availability::Open,
-            Stage::Closing | Stage::Closed | Stage::Failing => Availability::Closing,
-            _ => Availability::NotOpen,
+            stage => match self.session.life.can_hold() {
+                Hold::Room => Availability::Holding,
+                Hold::Full => Availability::HoldFull,
+                Hold::Never => match stage {
+                    Stage::Closing | Stage::Closed | Stage::Failing => Availability::Closing,
+                    _ => Availability::NotOpen,
+                },
+            },
         };
         if availability != self.published {
             self.published = availability;
@@ -220,11 +229,11 @@ impl Core {
         wire: Option<&mut dyn Wire>,
         message: Box<dyn Any + Send>,
     ) {
+        let (mut output, _) = turn.split(None);
         if !matches!(self.session.life.stage, Stage::Open | Stage::Closing) {
-            self.casts.push(message);
+            self.casts.wait(&self.session.life, &mut output, message);
             return;
         }
-        let (mut output, _) = turn.split(None);
         self.session
             .life
             .record(&mut output, Kind::CastReceived, |time, id| {
@@ -306,9 +315,8 @@ impl Core {
         decision.unwrap_or(Reconnect::Never)
     }
 
-    /// The last callback.
-    pub(super) fn terminate(mut self, turn: &mut Turn) -> DisconnectReason {
-        let reason = self.session.life.take_reason();
+    /// The last callback. What still waits for the connection is for its successor.
+    pub(super) fn terminate(self, turn: &mut Turn, reason: DisconnectReason) -> DisconnectReason {
         let (mut output, _) = turn.split(None);
         self.session
             .life
@@ -330,9 +338,6 @@ impl Core {
         let handler = self.handler;
         // A panic here has nothing left to take down.
         let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
-        // What is left is dropped where a panic of its destructors is caught as well.
-        let casts = self.casts;
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(casts)));
         match self.opened {
             None => reason,
             Some(waiting) => {
@@ -356,10 +361,12 @@ fn call_for(
 ) -> HandlerResult {
     match event {
         Event::Text(text) => {
+            cx.output.tally.inbound.message(text.len());
             cx.life.callback = Callback::OnMessage;
             handler.on_message(cx, Message::Text(text))
         }
         Event::Binary(bytes) => {
+            cx.output.tally.inbound.message(bytes.len());
             cx.life.callback = Callback::OnMessage;
             handler.on_message(cx, Message::Binary(bytes))
         }

@@ -22,6 +22,8 @@ pub(super) struct Link {
     /// What the socket did not take yet; the first `sent` bytes of it are gone already.
     pending: Buffer,
     sent: usize,
+    /// Bytes that the socket took since it connected.
+    pub(super) handed: u64,
     /// Bytes that the socket took and the statistics have not seen.
     pub(super) written: u64,
     /// Our side was ended; nothing can be sent any more.
@@ -82,6 +84,7 @@ impl Link {
             partial: Buffer::new(),
             pending: Buffer::new(),
             sent: 0,
+            handed: 0,
             written: 0,
             ended: false,
             peer_ended: false,
@@ -149,12 +152,14 @@ impl Link {
             stream,
             pending,
             sent,
+            handed,
             written,
             error,
             ..
         } = self;
         let taken = write(stream, &pending.as_slice()[*sent..], error);
         *sent += taken;
+        *handed += taken as u64;
         *written += taken as u64;
         if *sent < pending.len() {
             return false;
@@ -174,6 +179,7 @@ impl Link {
         } else {
             0
         };
+        self.handed += taken as u64;
         self.written += taken as u64;
         if taken < bytes.len() {
             if self.pending.is_empty() {

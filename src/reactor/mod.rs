@@ -6,9 +6,10 @@
 //!                                      `-> one write, timers, ready list
 //! ```
 //!
-//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket.
+//! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket, [`admission`] when.
 //! - [`receive`]: from the socket into the decoder.
 //! - [`dispatch`]: bytes to callbacks.
+//! - [`casts`]: those that wait for a connection to open.
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
 //! - [`status`]: what is counted, and who may look.
@@ -16,7 +17,9 @@
 //! - [`resolver`]: names looked up on threads of their own.
 //! - [`system`]: sockets, readiness and time, as the operating system gives them.
 
+mod admission;
 mod builder;
+mod casts;
 mod client;
 mod connect;
 mod connection;
@@ -46,6 +49,7 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
 use crate::request::{IntoRequest, Request};
+use crate::session::admission::Gate;
 use crate::session::supervision::{Supervision, Verdict, is_failure};
 use crate::session::{Entropy, Output, Time, Wire};
 use crate::stats::tally::Tally;
@@ -58,7 +62,6 @@ use link::Spare;
 use mio::{Events, Poll, Token};
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
-use slots::Availability;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -72,6 +75,7 @@ use timers::Timers;
 const WAKER: Token = Token(usize::MAX);
 const NO_TOKEN: Token = Token(usize::MAX - 1);
 
+const FOREIGN_PACER: Error = Error::Refused("the request's pacer belongs to another reactor");
 const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
 
 /// Many connections on one thread.
@@ -116,6 +120,11 @@ struct Shared {
     spare: Spare,
     receive: Vec<u8>,
     timers: Timers,
+    /// Who may connect, and when.
+    gate: Gate,
+    /// Connections whose TLS handshakes are to go on.
+    #[cfg(feature = "tls")]
+    handshakes: VecDeque<ConnectionId>,
     /// Connections that have more to read than their share of the last turn.
     ready: Vec<ConnectionId>,
     level: Level,
@@ -201,8 +210,11 @@ fn slot(token: Token) -> usize {
 }
 
 /// What can be known of a request before any I/O.
-fn check_request(request: &Request) -> Result<(), Error> {
+fn check_request(central: &Central, request: &Request) -> Result<(), Error> {
     request.validate()?;
+    if !central.paces(request) {
+        return Err(FOREIGN_PACER);
+    }
     #[cfg(feature = "tls")]
     if request.target.url.is_secure() && request.tls.is_none() && !crate::tls::has_provider() {
         return Err(Error::TlsUnavailable);
@@ -270,13 +282,12 @@ impl Reactor {
     }
 
     fn reserve(&mut self, request: &Request) -> Result<ConnectionId, Error> {
-        check_request(request)?;
+        check_request(&self.shared.central, request)?;
         if self.shared.is_shutting_down() {
             return Err(SHUTTING_DOWN);
         }
         self.shared.turn.read_clock();
-        let name = request.target.options.name.as_deref();
-        self.shared.central.slots().reserve(name)
+        self.shared.central.slots().reserve_for(request)
     }
 
     /// Runs until no connection is left, or, if it was built to stay alive, until it is shut down.
@@ -307,7 +318,7 @@ impl Reactor {
         }
         self.shared.turn.read_clock();
         let (mut news, mut woken) = (0, false);
-        for event in self.events.iter() {
+        for event in &self.events {
             news += 1;
             let readiness = Readiness::from(event);
             woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
@@ -319,10 +330,13 @@ impl Reactor {
     /// done now. `woken`: other threads have left commands.
     fn finish_turn(&mut self, news: u64, woken: bool) -> Result<(), Error> {
         self.handle_ready();
+        #[cfg(feature = "tls")]
+        self.handle_handshakes();
         if woken {
             self.handle_commands();
         }
         self.handle_timers();
+        self.handle_admission();
         self.handle_shutdown();
         self.shared.turn.end(news);
         match self.shared.escalated.pop_front() {
@@ -363,12 +377,18 @@ impl Reactor {
         if !self.shared.ready.is_empty() || !self.shared.escalated.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = self.shared.timers.next();
-        let next = match (next, self.shared.shutdown) {
-            (Some(timer), Some(shutdown)) => Some(timer.min(shutdown)),
-            (timer, shutdown) => timer.or(shutdown),
-        };
-        let Some(next) = next else {
+        #[cfg(feature = "tls")]
+        if !self.shared.handshakes.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let Shared {
+            timers,
+            gate,
+            shutdown,
+            ..
+        } = &self.shared;
+        let next = [timers.next(), gate.wakes_at(), *shutdown];
+        let Some(next) = next.into_iter().flatten().min() else {
             return limit;
         };
         let wait = next.since(self.shared.turn.clock.now());
@@ -382,7 +402,7 @@ impl Reactor {
             let id = self.ready[index];
             self.with(id, |connection, shared| {
                 if mem::take(&mut connection.ready) {
-                    connection.receive(shared);
+                    connection.handle_readable(shared);
                 }
             });
         }
@@ -578,34 +598,46 @@ fn handle_event(
 /// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin
 /// anew in its place.
 fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, index: usize) {
-    let Some(connection) = connections[index].take() else {
+    let Some(mut connection) = connections[index].take() else {
         return;
     };
     let id = connection.core.id;
     let options = Arc::clone(&connection.core.session.life.target.options);
-    let (reason, supervisor) = connection.terminate(shared);
     let name = options.name.as_deref();
-    let mut escalates = options.linked && is_failure(&reason);
-    if let Some(mut supervisor) = supervisor
-        && !shared.is_shutting_down()
-    {
-        match supervisor.judge(&reason, shared.turn.now) {
-            Verdict::Restart(count) => {
-                if let Some(mut next) = supervisor.restart(id, count, shared) {
-                    next.supervisor = Some(supervisor);
-                    // A turn of its own, in which its first attempt is armed.
-                    next.ready = true;
-                    shared.ready.push(id);
-                    // What the last one was, this one is not.
-                    shared.central.slots().publish(id, Availability::NotOpen);
-                    connections[index] = Some(Box::new(next));
-                    return;
-                }
-                escalates = true;
-            }
-            Verdict::Escalate => escalates = true,
-            Verdict::End => {}
+    let reason = connection.life().take_reason();
+    let supervisor = connection.supervisor.take();
+    let supervisor = supervisor.filter(|_| !shared.is_shutting_down());
+    let (verdict, supervisor) = match supervisor {
+        Some(mut supervisor) => {
+            let verdict = supervisor.judge(&reason, shared.turn.now);
+            (verdict, Some(supervisor))
         }
+        None => (Verdict::End, None),
+    };
+    let mut escalates = options.linked && is_failure(&reason) || verdict == Verdict::Escalate;
+    let restart = match (verdict, supervisor) {
+        (Verdict::Restart(count), Some(supervisor)) => Some((supervisor, count)),
+        _ => None,
+    };
+    if restart.is_none() {
+        connection.core.abandon(&mut shared.turn);
+    }
+    let legacy = connection.bequeath();
+    let reason = connection.terminate(shared, reason);
+    if let Some((mut supervisor, count)) = restart {
+        if let Some(mut next) = supervisor.restart(id, count, shared) {
+            next.supervisor = Some(supervisor);
+            next.inherit(legacy, reason);
+            // A turn of its own, in which its first attempt is armed.
+            next.ready = true;
+            shared.ready.push(id);
+            // What the last one was, this one is not.
+            shared.central.slots().publish(id, next.core.published);
+            connections[index] = Some(Box::new(next));
+            return;
+        }
+        legacy.casts.discard();
+        escalates = true;
     }
     shared.central.slots().release(id, name);
     shared.turn.skip_lap();

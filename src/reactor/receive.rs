@@ -70,6 +70,10 @@ impl Connection {
 
     /// Is there anybody to read for?
     pub(super) fn reads(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.awaits_tls() {
+            return false;
+        }
         self.link.is_some()
             && !(self.core.session.life.paused && self.core.session.life.stage == Stage::Open)
             && matches!(

@@ -14,7 +14,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -126,10 +126,15 @@ pub(super) type Written = SyncSender<Result<(), SendError>>;
 /// Somebody who waits for a connection to open.
 pub(super) type Opened = SyncSender<Result<(), Error>>;
 
+/// How many reactors there were.
+static REACTORS: AtomicU64 = AtomicU64::new(0);
+
 /// What the reactor and its remotes share.
 pub(super) struct Central {
     queue: Mutex<Queue>,
     slots: Mutex<Slots>,
+    /// Tells this reactor from all others of the process.
+    number: u64,
     /// What times since the start are counted from.
     pub(super) start: Instant,
     pub(super) meter: ReactorMeter,
@@ -156,6 +161,7 @@ impl Central {
                 open: true,
             }),
             slots: Mutex::new(Slots::default()),
+            number: REACTORS.fetch_add(1, Ordering::Relaxed) + 1,
             start,
             meter: ReactorMeter::default(),
             sinks: Mutex::default(),
@@ -163,6 +169,12 @@ impl Central {
             woken: AtomicBool::new(false),
             capacity,
         }
+    }
+
+    /// Can this reactor pace as the request asks? A pacer counts the time of one reactor.
+    pub(super) fn paces(&self, request: &Request) -> bool {
+        let pacer = request.target.options.pacer.as_ref();
+        pacer.is_none_or(|pacer| pacer.belongs_to(self.number))
     }
 
     pub(super) fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -288,9 +300,9 @@ impl Remote {
         handler: Box<dyn Handler + Send>,
         opened: Option<Opened>,
     ) -> Result<ConnectionId, Error> {
-        super::check_request(&request)?;
+        super::check_request(&self.central, &request)?;
         let name = request.target.options.name.clone();
-        let id = self.central.slots().reserve(name.as_deref())?;
+        let id = self.central.slots().reserve_for(&request)?;
         let command = Command::Connect {
             id,
             request,
@@ -339,7 +351,8 @@ impl Remote {
         self.central.slots().find(name)
     }
 
-    /// Sends a message and waits until the operating system has all of it.
+    /// Sends a message and waits until the operating system has all of it; what was sent behind it
+    /// may still wait.
     ///
     /// # Errors
     /// As [`send`](Self::send); [`SendError::TimedOut`]; [`SendError::OwnThread`]; what became of
@@ -380,7 +393,8 @@ impl Remote {
     }
 
     /// Sends a message on a connection. `Ok` means that the reactor has it in its queue; should the
-    /// connection stop being open before its turn comes, the trace records what became of it.
+    /// connection stop being open before its turn comes, the trace records what became of it. With
+    /// [`Request::hold_sends`] it is held then, and while the connection is not open.
     ///
     /// # Errors
     /// [`SendError`] tells a connection that is not open, closing or gone from a full queue.
@@ -399,7 +413,8 @@ impl Remote {
         written: Option<Written>,
     ) -> Result<(), SendError> {
         match self.central.slots().availability(id) {
-            Some(Availability::Open) => {}
+            Some(Availability::Open | Availability::Holding) => {}
+            Some(Availability::HoldFull) => return Err(SendError::HoldFull),
             Some(Availability::NotOpen) => return Err(SendError::NotOpen),
             Some(Availability::Closing) => return Err(SendError::Closing),
             None => return Err(SendError::Gone),
@@ -412,7 +427,10 @@ impl Remote {
     }
 
     /// Hands `message` to the handler's [`on_cast`](Handler::on_cast), now or when the connection
-    /// opens next.
+    /// opens next, over a supervised restart too. 65,536 may wait for a connection; those beyond are
+    /// dropped, counted in [`ConnectionStats::drops`](crate::stats::ConnectionStats::drops), and the
+    /// trace records the first. So it does with the number of those that wait when the connection
+    /// ends for good.
     ///
     /// # Errors
     /// [`SendError::Gone`], or [`SendError::Full`] when the reactor does not keep up.

@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::handler::ConnectionId;
+use crate::request::Request;
 use crate::stats::meter::ConnectionMeter;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,8 +17,23 @@ const NO_SLOT: Error = Error::Refused("all connection slots are taken");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Availability {
     NotOpen,
+    /// It is not open; what is sent is held until it is.
+    Holding,
+    /// Likewise, but as much is held as may be.
+    HoldFull,
     Open,
     Closing,
+}
+
+impl Availability {
+    /// Before the first attempt.
+    pub(super) fn at_first(request: &Request) -> Self {
+        if request.target.options.hold.is_some() {
+            Self::Holding
+        } else {
+            Self::NotOpen
+        }
+    }
 }
 
 /// The slots of a reactor, and who is in them.
@@ -38,8 +54,14 @@ struct Entry {
 }
 
 impl Slots {
-    /// Takes a slot, and the name if there is one.
-    pub(super) fn reserve(&mut self, name: Option<&str>) -> Result<ConnectionId, Error> {
+    /// Takes a slot for the connection of `request`, and its name if there is one.
+    pub(super) fn reserve_for(&mut self, request: &Request) -> Result<ConnectionId, Error> {
+        let id = self.reserve(request.target.options.name.as_deref())?;
+        self.publish(id, Availability::at_first(request));
+        Ok(id)
+    }
+
+    fn reserve(&mut self, name: Option<&str>) -> Result<ConnectionId, Error> {
         if let Some(name) = name
             && self.names.contains_key(name)
         {

@@ -24,6 +24,8 @@ const CHUNK: usize = 256;
 pub enum ConnectionState {
     /// Its first attempt has not begun, or it waits for the next one.
     Waiting,
+    /// Its attempt is due and waits to be admitted; see [`Admission`](crate::Admission).
+    Queued,
     /// The host's name is looked up.
     Resolving,
     /// The TCP handshake is under way.
@@ -41,8 +43,9 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Waiting,
+        Self::Queued,
         Self::Resolving,
         Self::Connecting,
         Self::Tunnelling,
@@ -55,6 +58,7 @@ impl ConnectionState {
     fn of(stage: Stage) -> Self {
         match stage {
             Stage::BackOff | Stage::Ended => Self::Waiting,
+            Stage::Queued => Self::Queued,
             Stage::Resolving => Self::Resolving,
             Stage::Connecting => Self::Connecting,
             Stage::Tunnelling => Self::Tunnelling,
@@ -75,6 +79,7 @@ impl ConnectionState {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::Queued => "queued",
             Self::Resolving => "resolving",
             Self::Connecting => "connecting",
             Self::Tunnelling => "tunnelling",
@@ -100,7 +105,7 @@ pub struct ConnectionStatus {
     pub id: ConnectionId,
     /// The name that its request gave it.
     pub name: Option<Arc<str>>,
-    /// Host and port that its first request named.
+    /// Host and port that it connects to.
     pub server: String,
     /// How far it has come.
     pub state: ConnectionState,
@@ -115,7 +120,7 @@ impl ConnectionStatus {
         Self {
             id,
             name: meter.name.clone(),
-            server: meter.server.clone(),
+            server: meter.server(),
             state: ConnectionState::of_meter(meter),
             now,
             stats: meter.snapshot(),
@@ -282,7 +287,7 @@ impl Connection {
             &shared.central.meter,
             &mut turn.tally,
             now,
-            life.queued as u64,
+            (life.queued + life.waiting_bytes()) as u64,
         );
         let lap = turn.clock.now();
         let took = lap.nanoseconds() - turn.lap.nanoseconds();

@@ -1,5 +1,6 @@
 //! The closing handshake (RFC 6455 §5.5.1 and §7), and giving up.
 
+use super::Time;
 use super::life::{Life, Stage};
 use super::outbound::Output;
 use crate::error::DisconnectReason;
@@ -17,7 +18,48 @@ use std::time::Duration;
 /// would keep a feed from coming back.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How many times the close timeout the output in front of a Close frame may take to leave, as long
+/// as some of it leaves within each.
+const HANDING_FACTOR: u32 = 6;
+
+/// A Close frame on its way to the socket.
+pub(super) struct Handing {
+    /// When the patience with the output in front of it ends.
+    until: Time,
+    /// Bytes that the socket had when it last took some.
+    handed: u64,
+}
+
 impl Life {
+    /// So much waits for the socket, which has taken `handed` bytes so far. The time for the peer's
+    /// answer to our Close begins when the socket has it, which is when nothing waits any more:
+    /// nothing is sent after it. Until then it is the queue that must move.
+    pub(crate) fn handle_handed(&mut self, now: Time, queued: usize, handed: u64) {
+        if !matches!(self.stage, Stage::Closing | Stage::Closed) || self.is_close_waiting() {
+            return;
+        }
+        let timeout = self.target.options.close_timeout;
+        let handing = self.aside.as_mut().and_then(|aside| aside.handing.as_mut());
+        match handing {
+            None if queued > 0 => {
+                let until = now.after(timeout.saturating_mul(HANDING_FACTOR));
+                self.aside().handing = Some(Handing { until, handed });
+            }
+            Some(handing) if queued > 0 => {
+                if handing.handed != handed {
+                    handing.handed = handed;
+                    self.deadline = Some(now.after(timeout).min(handing.until));
+                }
+            }
+            Some(_) => {
+                self.aside().handing = None;
+                self.tidy();
+                self.deadline = Some(now.after(timeout));
+            }
+            None => {}
+        }
+    }
+
     /// Begins the closing handshake from this side; without a connection it just ends.
     pub(crate) fn close(
         &mut self,
@@ -43,10 +85,9 @@ impl Life {
                 self.record(output, Kind::ClosingLocal, |time, id| {
                     Event::closing_local(time, id, number, text)
                 });
-                self.record(output, Kind::CloseSent, |time, id| {
-                    Event::close_sent(time, id, number, text)
-                });
-                self.write_frame(output, None, true, OpCode::Close, &payload[..length]);
+                if !self.defer_close(&payload[..length]) {
+                    self.write_close(output, code, text, &payload[..length]);
+                }
                 self.ending = Some(Box::new(reason));
                 self.stage = Stage::Closing;
                 self.deadline = Some(output.now.after(self.target.options.close_timeout));
@@ -63,7 +104,7 @@ impl Life {
                 self.end_with(reason);
                 Ok(())
             }
-            Stage::BackOff => {
+            Stage::BackOff | Stage::Queued => {
                 self.end_with(reason);
                 self.stage = Stage::Ended;
                 Ok(())
@@ -87,20 +128,34 @@ impl Life {
             // Close frame in response, the endpoint typically echos the status code it received.)"
             let [high, low] = number.unwrap_or(0).to_be_bytes();
             let echo: &[u8] = if code.is_some() { &[high, low] } else { &[] };
-            self.record(output, Kind::CloseSent, |time, id| {
-                Event::close_sent(time, id, number, "")
-            });
-            self.write_frame(output, None, true, OpCode::Close, echo);
+            self.drop_paced(output);
+            self.write_close(output, code, "", echo);
             self.ending = Some(Box::new(DisconnectReason::Remote {
                 code,
                 reason: text.to_owned(),
             }));
         }
+        self.send_waiting_close(output);
         self.clean = true;
         self.stage = Stage::Closed;
         // RFC 6455 §7.1.1: "a client SHOULD wait for the server to close the connection but MAY
         // close the connection at any time under certain conditions."
         self.deadline = Some(output.now.after(self.target.options.close_timeout));
+    }
+
+    pub(super) fn write_close(
+        &mut self,
+        output: &mut Output<'_>,
+        code: Option<CloseCode>,
+        text: &str,
+        payload: &[u8],
+    ) {
+        let number = code.map(CloseCode::value);
+        self.record(output, Kind::CloseSent, |time, id| {
+            Event::close_sent(time, id, number, text)
+        });
+        self.count_unpaced(output.now);
+        self.write_frame(output, None, true, OpCode::Close, payload);
     }
 
     /// Gives up because of `error`. An open connection says why in a Close frame first (RFC 6455
@@ -120,7 +175,7 @@ impl Life {
             }
             Stage::Open | Stage::Closing | Stage::Closed => {}
             // Only the handler can fail between two attempts. There is nothing to disconnect.
-            Stage::BackOff => {
+            Stage::BackOff | Stage::Queued => {
                 self.end_with(DisconnectReason::Failed(error));
                 self.stage = Stage::Ended;
                 return;
@@ -165,6 +220,7 @@ impl Life {
             self.record(output, Kind::ErrorCloseSent, |time, id| {
                 Event::error_close_sent(time, id, number, reason)
             });
+            self.count_unpaced(output.now);
             self.write_frame(output, None, true, OpCode::Close, &payload[..length]);
         }
         self.end_with(DisconnectReason::Failed(error));

@@ -10,7 +10,7 @@ use super::outbound::Output;
 use super::proxy::{Proxy, Tunnel, TunnelTarget};
 use super::reach::{Next, Reach};
 use super::{Inbound, Time};
-use crate::error::Error;
+use crate::error::{DisconnectReason, Error, Stage as ErrorStage};
 use crate::protocol::Role;
 use crate::protocol::decoder::Decoder;
 use crate::protocol::handshake::{ClientHandshake, Misbehaviour, Response};
@@ -22,8 +22,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 impl Life {
-    /// Begins an attempt to connect.
-    pub(crate) fn begin_attempt(&mut self, output: &mut Output<'_>) -> Step {
+    /// An attempt is due, and is to wait until it is admitted: one of `waiting` for its host.
+    pub(crate) fn queue(&mut self, output: &mut Output<'_>, waiting: usize) {
+        self.stage = Stage::Queued;
+        let server = self.target.url.host_header();
+        self.record(output, Kind::ConnectQueued, |time, id| {
+            Event::connect_queued(time, id, waiting as u64, server)
+        });
+    }
+
+    /// Begins an attempt to connect, which has waited so long to be admitted.
+    pub(crate) fn begin_attempt(&mut self, output: &mut Output<'_>, waited: Duration) -> Step {
         if self.redirects == 0 {
             self.attempt = self.attempt.saturating_add(1);
         }
@@ -44,25 +53,31 @@ impl Life {
                 Event::reconnecting(time, id, attempt, server)
             });
         }
-        let reach = match &self.reach {
-            Some(reach) if self.redirects > 0 => reach.redirected(output.now),
+        let mut reach = match &self.reach {
+            Some(reach) if self.redirects > 0 => reach.redirected(output.now, waited),
             _ => Reach::new(output.now),
         };
+        reach.times.admission = (!waited.is_zero()).then_some(waited);
         self.reach = Some(Box::new(reach));
         self.limit_stage(output.now, self.target.options.timeouts.resolve);
+        if let Err(error) = self.refresh() {
+            self.stage = Stage::Resolving;
+            self.fail(output, error);
+            return Step::Wait;
+        }
         match self.target.options.proxy.clone() {
             None => self.approach(output),
             Some(proxy) if proxy.resolves_remotely() => {
                 // The user's word on where the server is goes before the proxy's look-up.
                 let given = self.target.options.connect_to.clone();
-                self.set_behind_proxy(&given);
+                self.set_behind_proxy(given);
                 self.approach_proxy(output, &proxy)
             }
             // The proxy is to be told an address, so the server's name comes first.
             Some(proxy) => match self.known_addresses() {
                 None => self.resolve(),
                 Some(addresses) => {
-                    self.set_behind_proxy(&addresses);
+                    self.set_behind_proxy(addresses);
                     self.approach_proxy(output, &proxy)
                 }
             },
@@ -96,10 +111,31 @@ impl Life {
         Some(vec![SocketAddr::new(address, url.port())])
     }
 
-    fn set_behind_proxy(&mut self, addresses: &[SocketAddr]) {
+    fn set_behind_proxy(&mut self, addresses: Vec<SocketAddr>) {
         if let Some(reach) = &mut self.reach {
-            reach.behind_proxy = addresses.first().copied();
+            reach.set_behind_proxy(addresses);
         }
+    }
+
+    /// The proxy did not get to the server at the address that it was told. If there are others, it is
+    /// told the next one, in the same attempt and over a new connection.
+    pub(crate) fn retry_behind_proxy(&mut self, output: &mut Output<'_>) -> Option<Step> {
+        let unreached = match self.ending.as_deref() {
+            Some(DisconnectReason::ConnectFailed(Error::Proxy(error))) => error.is_unreachable(),
+            Some(DisconnectReason::ConnectFailed(Error::Timeout { stage, .. })) => {
+                *stage == ErrorStage::Proxy
+            }
+            _ => false,
+        };
+        let proxy = self.target.options.proxy.clone()?;
+        let reach = self.reach.as_mut().filter(|_| unreached)?;
+        let over = output.now.since(reach.began()) >= self.target.options.timeouts.whole;
+        if over || !reach.next_behind_proxy() {
+            return None;
+        }
+        self.ending = None;
+        self.limit_stage(output.now, self.target.options.timeouts.resolve);
+        Some(self.approach_proxy(output, &proxy))
     }
 
     fn resolve(&mut self) -> Step {
@@ -143,7 +179,7 @@ impl Life {
                         .as_ref()
                         .is_some_and(|reach| reach.behind_proxy.is_none())
                 {
-                    self.set_behind_proxy(&addresses);
+                    self.set_behind_proxy(addresses);
                     return self.approach_proxy(output, &proxy);
                 }
                 if let Some(reach) = &mut self.reach {
@@ -332,10 +368,12 @@ impl Life {
         self.heard = Heard::open(output.now);
         if let Some(reach) = &mut self.reach {
             reach.times.upgrade = reach.lap(output.now);
+            reach.times.total = Some(output.now.since(reach.began()));
         }
         let liveness = &self.target.options.liveness;
         self.liveness = (!liveness.is_empty())
             .then(|| Box::new(Liveness::new(liveness, output.now, output.entropy)));
+        self.restore();
         self.epoch += 1;
         let (epoch, agreed) = (self.epoch, response.subprotocol().unwrap_or(""));
         if epoch == 1 {

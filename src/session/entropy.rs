@@ -1,7 +1,7 @@
 //! Unpredictable bytes, bought in bulk: masking keys, handshake nonces, jitter.
 //!
 //! The source is an argument, so that the simulator can use a seeded one. The reactor's is the
-//! operating system's generator, asked for many keys at once because a system call per frame would
+//! operating system's generator, [`stretched`](super::chacha) because a system call per frame would
 //! cost more than the frame.
 
 use std::io;

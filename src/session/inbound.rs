@@ -61,10 +61,14 @@ impl Observer for FrameTrace<'_> {
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]) {
         let tally = &mut self.tally.inbound;
         tally.frame(header.opcode as u8, header.payload_length);
-        if self.life.level.records(Kind::FrameReceived) {
-            let frame = (*header, payload);
-            record(self.trace, self.life, self.now, Kind::FrameReceived, frame);
-        }
+        self.received(header, payload);
+    }
+
+    #[inline(always)]
+    fn whole(&mut self, header: &FrameHeader, payload: &[u8]) {
+        let tally = &mut self.tally.inbound;
+        tally.whole(header.opcode, header.payload_length);
+        self.received(header, payload);
     }
 
     #[inline]
@@ -86,6 +90,16 @@ impl Observer for FrameTrace<'_> {
                 Kind::FragmentedCompleted,
                 frame,
             );
+        }
+    }
+}
+
+impl FrameTrace<'_> {
+    #[inline(always)]
+    fn received(&mut self, header: &FrameHeader, payload: &[u8]) {
+        if self.life.level.records(Kind::FrameReceived) {
+            let frame = (*header, payload);
+            record(self.trace, self.life, self.now, Kind::FrameReceived, frame);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Before this comes the reactor, which reports what the sockets did; after it, on the way in, the
 //! decoder, and on the way out [`outbound`](super::outbound).
 
+use super::aside::Aside;
 use super::liveness::{Due, Heard, Liveness};
 use super::options::Target;
 use super::outbound::{Compression, Output, WaitingPong};
@@ -25,6 +26,8 @@ use std::time::Duration;
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// An attempt is due and waits to be admitted.
+    Queued,
     /// The host's name is looked up.
     Resolving,
     /// The TCP handshake is under way.
@@ -54,6 +57,8 @@ pub(crate) enum Stage {
 /// What the reactor is to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// Ask the gate whether an attempt may begin.
+    Admit,
     /// Look up the name of the target's host.
     Resolve,
     /// Open a TCP connection.
@@ -88,8 +93,9 @@ pub(crate) struct Life {
     pub(super) deflate: Option<Agreed>,
     pub(crate) timers: Timers,
     pub(crate) target: Target,
-    /// The request's own target, while a redirect is followed.
-    pub(super) redirected_from: Option<Box<Target>>,
+    /// The target as it was built, while an attempt is made with a refreshed one or another server
+    /// is tried after a redirect.
+    pub(super) built: Option<Box<Target>>,
     /// Redirects followed in this attempt.
     pub(super) redirects: u8,
     /// The attempt under way.
@@ -107,6 +113,8 @@ pub(crate) struct Life {
     pub(super) ending: Option<Box<DisconnectReason>>,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
+    /// What few connections have.
+    pub(super) aside: Option<Box<Aside>>,
 }
 
 impl Life {
@@ -128,7 +136,7 @@ impl Life {
             deflate: None,
             timers: Timers::default(),
             target,
-            redirected_from: None,
+            built: None,
             redirects: 0,
             reach: None,
             heard: Heard::default(),
@@ -138,6 +146,7 @@ impl Life {
             high_water: false,
             ending: None,
             clean: false,
+            aside: None,
         }
     }
 
@@ -211,10 +220,17 @@ impl Life {
             _ => None,
         };
         let next_address = self.reach.as_ref().and_then(|reach| reach.next_start());
-        [self.deadline, self.timers.next(), lively, next_address]
-            .into_iter()
-            .flatten()
-            .min()
+        let departure = self.departure();
+        [
+            self.deadline,
+            self.timers.next(),
+            lively,
+            next_address,
+            departure,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Nobody can be expected to be heard while nothing is read.
@@ -310,7 +326,7 @@ impl Life {
                 self.record(output, Kind::ClosedCleanly, Event::closed_cleanly);
                 self.stage = Stage::Over;
             }
-            Stage::Resolving | Stage::Over | Stage::BackOff | Stage::Ended => {}
+            Stage::Queued | Stage::Resolving | Stage::Over | Stage::BackOff | Stage::Ended => {}
         }
     }
 
@@ -340,14 +356,19 @@ impl Life {
         inbound: &mut Inbound,
     ) -> Step {
         self.handle_liveness(output);
+        self.depart(output);
         if self.deadline.is_none_or(|deadline| output.now < deadline) {
             let due = self.reach.as_mut().and_then(|reach| reach.due(output.now));
             return due.map_or(Step::Wait, |address| self.connect(output, address));
         }
         self.deadline = None;
+        // A Close frame has waited long enough for the messages before it.
+        if self.send_waiting_close(output) {
+            return Step::Wait;
+        }
         let timeouts = self.target.options.timeouts;
         let (timer, stage, limit) = match self.stage {
-            Stage::BackOff => return self.begin_attempt(output),
+            Stage::BackOff => return Step::Admit,
             Stage::Closing | Stage::Closed => {
                 self.record(output, Kind::TimerFired, |time, id| {
                     Event::timer_fired(time, id, kind::Timer::CloseDeadline)
@@ -381,7 +402,7 @@ impl Life {
                 ErrorStage::Upgrade,
                 timeouts.upgrade,
             ),
-            Stage::Open | Stage::Over | Stage::Ended => return Step::Wait,
+            Stage::Queued | Stage::Open | Stage::Over | Stage::Ended => return Step::Wait,
         };
         self.record(output, Kind::TimerFired, |time, id| {
             Event::timer_fired(time, id, timer)

@@ -1,8 +1,11 @@
 //! What a connection was asked to do and to keep to. Plain data, shared by all its attempts.
 
+use super::backlog::HoldLimit;
 use super::liveness::LivenessOptions;
+use super::pace::Pacer;
 use super::policy::ReconnectPolicy;
-use super::proxy::Proxy;
+use super::proxy::{Environment, Proxy};
+use super::refresh::Refresh;
 use crate::protocol::decoder::Limits;
 use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{HandshakeLimits, RequestHead};
@@ -85,6 +88,8 @@ pub(crate) struct Options {
     pub(crate) connect_to: Vec<SocketAddr>,
     pub(crate) socket: SocketOptions,
     pub(crate) proxy: Option<Proxy>,
+    /// Where that came from, if it was not given.
+    pub(crate) proxy_environment: Option<Arc<Environment>>,
     pub(crate) deflate: Option<Deflate>,
     pub(crate) max_redirects: u8,
     pub(crate) reconnect: ReconnectPolicy,
@@ -93,6 +98,9 @@ pub(crate) struct Options {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) linked: bool,
     pub(crate) fail_first: bool,
+    pub(crate) refresh: Option<Refresh>,
+    pub(crate) hold: Option<HoldLimit>,
+    pub(crate) pacer: Option<Pacer>,
 }
 
 /// How long each stage of an attempt may take, and all together.
@@ -141,6 +149,7 @@ impl Default for Options {
             connect_to: Vec::new(),
             socket: SocketOptions::default(),
             proxy: None,
+            proxy_environment: None,
             deflate: None,
             max_redirects: 0,
             reconnect: ReconnectPolicy::default(),
@@ -148,6 +157,9 @@ impl Default for Options {
             name: None,
             linked: false,
             fail_first: false,
+            refresh: None,
+            hold: None,
+            pacer: None,
         }
     }
 }

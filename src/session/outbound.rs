@@ -5,13 +5,14 @@
 //! after it the reactor's link to the socket. All frames of one turn gather in one buffer and leave
 //! in one write; only what the socket does not take stays with the connection.
 
+use super::backlog::Entry;
 use super::life::{Life, Stage};
 use super::{Entropy, Time};
 use crate::error::SendError;
 use crate::protocol::Role;
 use crate::protocol::buffer::Buffer;
 use crate::protocol::deflate::Deflaters;
-use crate::protocol::encoder::{FrameWriter, PIECE};
+use crate::protocol::encoder::{self, FrameWriter, PIECE};
 use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, OpCode};
 use crate::stats::tally::Tally;
 use crate::trace::event::{Event, Frame};
@@ -82,17 +83,62 @@ impl Life {
         opcode: OpCode,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        self.check_sendable(output, opcode, payload.len())?;
+        if let Err(error) = self.check_open() {
+            return self.hold(output, compression, (opcode, payload), error);
+        }
+        self.check_room(output, opcode, payload.len())?;
         if self.sending.is_some() {
             return Err(SendError::FragmentOrder);
         }
+        if self.target.options.pacer.is_some() {
+            let entry = Entry::Message {
+                opcode,
+                compression,
+                callback,
+            };
+            return self.send_paced(output, entry, payload);
+        }
+        self.write_message(output, callback, compression, opcode, payload);
+        Ok(())
+    }
+
+    #[inline]
+    fn write_message(
+        &mut self,
+        output: &mut Output<'_>,
+        callback: Option<Callback>,
+        compression: Compression,
+        opcode: OpCode,
+        payload: &[u8],
+    ) {
         if self.deflate.is_none()
             || !self.write_deflated(output, callback, compression, opcode, payload)
         {
             self.write_frame(output, callback, true, opcode, payload);
         }
         output.tally.outbound.message(payload.len());
-        Ok(())
+    }
+
+    /// Writes what had been put aside.
+    pub(super) fn write_entry(&mut self, output: &mut Output<'_>, entry: Entry, payload: &[u8]) {
+        match entry {
+            Entry::Message {
+                opcode,
+                compression,
+                callback,
+            } => self.write_message(output, callback, compression, opcode, payload),
+            Entry::Fragment {
+                opcode,
+                fin,
+                callback,
+            } => {
+                self.write_frame(output, callback, fin, opcode, payload);
+                output.tally.outbound.fragment(fin, payload.len());
+            }
+            Entry::Ping { callback } => {
+                self.write_frame(output, callback, true, OpCode::Ping, payload);
+            }
+        }
     }
 
     /// Deflates a message into the turn's output; false if it had better go as it is.
@@ -156,7 +202,8 @@ impl Life {
         fragment: Fragment,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        self.check_sendable(output, kind, payload.len())?;
+        self.check_open()?;
+        self.check_room(output, kind, payload.len())?;
         let opcode = match (fragment, self.sending) {
             (Fragment::First, None) => kind,
             (Fragment::Middle | Fragment::Last, Some(first)) if first == kind => {
@@ -165,9 +212,17 @@ impl Life {
             _ => return Err(SendError::FragmentOrder),
         };
         let fin = fragment == Fragment::Last;
+        let entry = Entry::Fragment {
+            opcode,
+            fin,
+            callback,
+        };
+        if self.target.options.pacer.is_some() {
+            self.send_paced(output, entry, payload)?;
+        } else {
+            self.write_entry(output, entry, payload);
+        }
         self.sending = if fin { None } else { Some(kind) };
-        self.write_frame(output, callback, fin, opcode, payload);
-        output.tally.outbound.fragment(fin, payload.len());
         Ok(())
     }
 
@@ -183,24 +238,21 @@ impl Life {
             return Err(SendError::ControlTooLong(payload.len()));
         }
         self.check_open()?;
+        let paced = self.target.options.pacer.is_some();
+        if opcode == OpCode::Pong && paced {
+            self.pace_pong(output, payload);
+            return Ok(());
+        }
         if opcode == OpCode::Pong && self.queued > 0 {
             self.hold_pong(payload);
             return Ok(());
         }
         self.check_room(output, opcode, payload.len())?;
+        if paced {
+            return self.send_paced(output, Entry::Ping { callback }, payload);
+        }
         self.write_frame(output, callback, true, opcode, payload);
         Ok(())
-    }
-
-    #[inline]
-    fn check_sendable(
-        &mut self,
-        output: &mut Output<'_>,
-        opcode: OpCode,
-        length: usize,
-    ) -> Result<(), SendError> {
-        self.check_open()?;
-        self.check_room(output, opcode, length)
     }
 
     #[inline]
@@ -215,7 +267,7 @@ impl Life {
 
     /// Pitfall 6: the queue has a limit, and whoever hits it is told.
     #[inline]
-    fn check_room(
+    pub(super) fn check_room(
         &mut self,
         output: &mut Output<'_>,
         opcode: OpCode,
@@ -227,6 +279,19 @@ impl Life {
             self.dropping = false;
             return Ok(());
         }
+        Err(self.refuse_full(output, queued, opcode, length))
+    }
+
+    /// Counts and says that the queue is full.
+    #[cold]
+    pub(super) fn refuse_full(
+        &mut self,
+        output: &mut Output<'_>,
+        queued: usize,
+        opcode: OpCode,
+        length: usize,
+    ) -> SendError {
+        let limit = self.target.options.max_queued;
         let error = SendError::Full { queued, limit };
         output.tally.drops += 1;
         if !self.dropping {
@@ -239,7 +304,7 @@ impl Life {
                 Event::send_dropped(time, id, opcode as u8, length as u64, error)
             });
         }
-        Err(error)
+        error
     }
 
     /// Encodes a frame into the turn's output. A large one goes to the socket piece by piece, while
@@ -266,6 +331,13 @@ impl Life {
         let tally = &mut output.tally.outbound;
         tally.frame(opcode as u8, payload.len() as u64);
         let key = output.entropy.take();
+        if payload.len() < PIECE {
+            encoder::encode(Role::Client, fin, opcode, payload, key, output.frames);
+            if output.frames.len() >= PIECE {
+                self.pass_on(output);
+            }
+            return;
+        }
         let mut frame = FrameWriter::begin(Role::Client, fin, opcode, payload, key, output.frames);
         loop {
             let more = frame.write_piece(output.frames);
@@ -305,7 +377,7 @@ impl Life {
     }
 
     /// Keeps the newest pong, and only that (pitfall 5).
-    fn hold_pong(&mut self, payload: &[u8]) {
+    pub(super) fn hold_pong(&mut self, payload: &[u8]) {
         let waiting = self.pong.get_or_insert_with(|| {
             Box::new(WaitingPong {
                 payload: [0; MAX_CONTROL_PAYLOAD],
@@ -320,6 +392,7 @@ impl Life {
     /// fallen to the low one again.
     pub(crate) fn handle_queued(&mut self, output: &mut Output<'_>, queued: usize) -> bool {
         self.queued = queued;
+        let queued = queued + self.waiting_bytes();
         let (low, high) = self.target.options.water_marks;
         if !self.high_water && queued >= high {
             self.high_water = true;
@@ -336,9 +409,21 @@ impl Life {
 
     /// The socket took everything: the pong that waited may go.
     pub(crate) fn handle_drained(&mut self, output: &mut Output<'_>) {
-        if self.stage != Stage::Open {
+        if self.stage != Stage::Open || !self.has_pong() {
             return;
         }
+        if self.target.options.pacer.is_none() || self.take_turn(output.now) {
+            self.write_pong(output);
+        }
+    }
+
+    /// Does a pong wait?
+    pub(super) fn has_pong(&self) -> bool {
+        let pong = self.pong.as_ref();
+        pong.is_some_and(|waiting| waiting.length.is_some())
+    }
+
+    pub(super) fn write_pong(&mut self, output: &mut Output<'_>) {
         if let Some(mut waiting) = self.pong.take() {
             if let Some(length) = waiting.length.take() {
                 let payload = &waiting.payload[..usize::from(length)];

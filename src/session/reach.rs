@@ -4,6 +4,8 @@
 //! 250 ms after the last or as soon as one has failed, and the first to connect wins.
 
 use super::Time;
+use crate::stats::StageTimes;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,27 +13,13 @@ use std::time::Duration;
 /// RFC 8305 §5: "One recommended value for a default delay is 250 milliseconds."
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// How long the stages of an attempt took; `None` for those it did not come to, or had no need of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StageTimes {
-    /// Looking up the name.
-    pub resolve: Option<Duration>,
-    /// The TCP handshake, with all addresses that were tried before it succeeded.
-    pub tcp: Option<Duration>,
-    /// Asking a proxy for the way.
-    pub proxy: Option<Duration>,
-    /// The TLS handshake.
-    pub tls: Option<Duration>,
-    /// The opening handshake.
-    pub upgrade: Option<Duration>,
-}
-
 /// One attempt on its way to an open connection.
 pub(super) struct Reach {
     pub(super) times: StageTimes,
     /// Where the proxy is to connect to, if that was looked up on this side.
     pub(super) behind_proxy: Option<SocketAddr>,
+    /// Where else the server may be, if the proxy does not get there.
+    others: VecDeque<SocketAddr>,
     began: Time,
     /// When the stage under way began.
     since: Time,
@@ -59,6 +47,7 @@ impl Reach {
         Self {
             times: StageTimes::default(),
             behind_proxy: None,
+            others: VecDeque::new(),
             began: now,
             since: now,
             addresses: Vec::new(),
@@ -68,10 +57,11 @@ impl Reach {
         }
     }
 
-    /// The same attempt at another server, after a redirect; its time runs on.
-    pub(super) fn redirected(&self, now: Time) -> Self {
+    /// The same attempt at another server, after a redirect; its time runs on, but for what it has
+    /// waited to be admitted.
+    pub(super) fn redirected(&self, now: Time, waited: Duration) -> Self {
         Self {
-            began: self.began,
+            began: self.began.after(waited),
             ..Self::new(now)
         }
     }
@@ -85,6 +75,19 @@ impl Reach {
         let took = now.since(self.since);
         self.since = now;
         Some(took)
+    }
+
+    /// The server behind the proxy has these addresses; the proxy is told one at a time.
+    pub(super) fn set_behind_proxy(&mut self, addresses: Vec<SocketAddr>) {
+        self.others = interleave(addresses).into();
+        self.next_behind_proxy();
+    }
+
+    /// On to the next of them; false if there is none.
+    pub(super) fn next_behind_proxy(&mut self) -> bool {
+        let next = self.others.pop_front();
+        self.behind_proxy = next.or(self.behind_proxy);
+        next.is_some()
     }
 
     /// These are the addresses; returns the first to try.
@@ -182,6 +185,13 @@ mod tests {
         assert_eq!(reach.next_start(), None);
         assert!(matches!(reach.handle_error(at(310)), Next::Wait));
         assert!(matches!(reach.handle_error(at(320)), Next::Failed));
+    }
+
+    #[test]
+    fn a_redirect_goes_on_with_the_attempts_time_but_for_what_it_has_waited() {
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let reach = Reach::new(at(5)).redirected(at(20), Duration::from_secs(8));
+        assert_eq!(reach.began(), at(13));
     }
 
     #[test]

@@ -8,8 +8,13 @@ use std::sync::Arc;
 /// Headers that are meant for one server and not for whomever it points to.
 const PRIVATE_HEADERS: [&str; 4] = ["authorization", "cookie", "host", "proxy-authorization"];
 
-/// Where `rejection` points to, if it is a redirect that may be followed from `target`.
-pub(super) fn follow(target: &Target, rejection: &Rejection) -> Option<Target> {
+/// Where `rejection` points to, if it is a redirect that may be followed from `target`, which was
+/// `built` before it was refreshed. What was refreshed for a server is for that server only.
+pub(super) fn follow(
+    target: &Target,
+    built: Option<&Target>,
+    rejection: &Rejection,
+) -> Option<Target> {
     // RFC 9110 §15.4: those of the 3xx codes that name another place for the same request.
     if !matches!(rejection.status, 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -23,9 +28,16 @@ pub(super) fn follow(target: &Target, rejection: &Rejection) -> Option<Target> {
     if !same_origin(&target.url, &url) {
         let private = |name: &str| PRIVATE_HEADERS.iter().any(|p| name.eq_ignore_ascii_case(p));
         let options = Arc::make_mut(&mut options);
+        if let Some(built) = built {
+            options.headers.clone_from(&built.options.headers);
+        }
         options.headers.retain(|(name, _)| !private(name));
         // They are those of the server that redirects, not of the one that is meant.
         options.connect_to.clear();
+        if let Some(environment) = &options.proxy_environment {
+            // What the environment says and cannot be followed must not be passed by.
+            options.proxy = environment.proxy_for(&url).ok()?;
+        }
     }
     Some(Target { url, options })
 }

@@ -4,13 +4,14 @@
 //! happens where it leaves that to the request, and [`redirect`](super::redirect) where to.
 
 use super::Entropy;
+use super::aside::Comeback;
 use super::life::{Life, Stage};
 use super::options::Target;
 use super::outbound::Output;
-use super::reach::StageTimes;
 use super::{policy, redirect};
 use crate::error::{DisconnectReason, Error};
 use crate::protocol::handshake::HandshakeError;
+use crate::stats::StageTimes;
 use crate::trace::event::Event;
 use crate::trace::kind::Kind;
 use std::sync::Arc;
@@ -24,21 +25,19 @@ impl Life {
             Some(DisconnectReason::ConnectFailed(Error::Handshake(HandshakeError::Rejected(
                 rejection,
             )))) if self.redirects < self.target.options.max_redirects => {
-                redirect::follow(&self.target, rejection)
+                redirect::follow(&self.target, self.built.as_deref(), rejection)
             }
             _ => None,
         };
         let Some(next) = next else {
             self.redirects = 0;
-            if let Some(target) = self.redirected_from.take() {
-                self.target = *target;
-            }
+            self.restore();
             return false;
         };
         self.redirects += 1;
         let url = next.url.clone();
         let from = std::mem::replace(&mut self.target, next);
-        self.redirected_from.get_or_insert_with(|| Box::new(from));
+        self.built.get_or_insert_with(|| Box::new(from));
         self.ending = None;
         self.stage = Stage::BackOff;
         self.deadline = Some(output.now);
@@ -56,6 +55,10 @@ impl Life {
         self.deadline = None;
         self.queued = 0;
         self.pong = None;
+        if let Some(aside) = &mut self.aside {
+            aside.handing = None;
+        }
+        self.tidy();
         self.ending
             .take()
             .map_or(DisconnectReason::Dropped, |reason| *reason)
@@ -134,6 +137,7 @@ impl Life {
         &mut self,
         output: &mut Output<'_>,
         delay: Option<Duration>,
+        step: Comeback,
         reason: DisconnectReason,
     ) {
         let Some(delay) = delay else {
@@ -146,5 +150,6 @@ impl Life {
         self.record(output, Kind::ReconnectScheduled, |time, id| {
             Event::reconnect_scheduled(time, id, nanoseconds, &reason)
         });
+        self.remember(step, reason);
     }
 }

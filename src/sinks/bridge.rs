@@ -28,6 +28,7 @@ fn weight(event: &Event) -> Weight {
         | Kind::ForcedClosed
         | Kind::LimitHit
         | Kind::SendDropped
+        | Kind::Abandoned
         | Kind::HandlerFailed
         | Kind::HandlerPanicked => Weight::Warn,
         _ => Weight::Info,

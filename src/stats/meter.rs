@@ -8,10 +8,11 @@ use super::snapshot::{
     Traffic,
 };
 use super::tally::{Flow, Step, Tally};
+use crate::protocol::url::Url;
 use crate::trace::kind::Callback;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// A number that one thread writes and all may read.
@@ -107,7 +108,10 @@ impl FlowMeter {
         self.message_bytes.add(flow.message_bytes);
         self.frame_bytes.add(flow.frame_bytes);
         for (counter, opcode) in self.frames.iter().zip(OPCODES) {
-            counter.add(u64::from(flow.frames[opcode]));
+            let frames = flow.frames[opcode];
+            if frames > 0 {
+                counter.add(u64::from(frames));
+            }
         }
     }
 
@@ -131,41 +135,23 @@ impl FlowMeter {
     }
 }
 
-/// What connections and the reactor as a whole have in common.
+/// What happens seldom, or never, to a connection; of the reactor as a whole it is kept likewise.
 #[derive(Default)]
-struct Common {
-    inbound: FlowMeter,
-    outbound: FlowMeter,
-    attempts: Counter,
-    opens: Counter,
+struct Rare {
     disconnects: Counter,
     drops: Counter,
     reconnects: [Counter; Cause::ALL.len()],
     queued_high: Counter,
-    last_data: Counter,
+    round_trips: Counter,
+    round_trip_sum: Counter,
+    round_trip_last: Counter,
+    /// The largest difference to [`u64::MAX`], so that 0 stands for none.
+    round_trip_least: Counter,
+    round_trip_most: Counter,
 }
 
-impl Common {
-    fn add(&self, tally: &Tally, now_ns: u64) {
-        let Tally {
-            inbound, outbound, ..
-        } = tally;
-        if inbound.socket_bytes > 0 {
-            self.inbound.add(inbound);
-            if inbound.messages > 0 {
-                self.last_data.set(now_ns);
-            }
-        }
-        // Frames written in this turn may reach the socket in a later one.
-        if outbound.socket_bytes | outbound.frame_bytes | outbound.messages > 0
-            || outbound.frames != [0; super::tally::OPCODES]
-        {
-            self.outbound.add(outbound);
-        }
-        if tally.steps != 0 {
-            self.attempts.add(u64::from(tally.took(Step::Began)));
-            self.opens.add(u64::from(tally.took(Step::Opened)));
-        }
+impl Rare {
+    fn add(&self, tally: &Tally) {
         if tally.disconnects > 0 {
             self.disconnects.add(tally.disconnects);
             if let Some(cause) = tally.reconnect {
@@ -174,6 +160,13 @@ impl Common {
         }
         if tally.drops > 0 {
             self.drops.add(tally.drops);
+        }
+        if let Some(round_trip) = tally.round_trip_ns {
+            self.round_trips.add(1);
+            self.round_trip_sum.add(round_trip);
+            self.round_trip_last.set(round_trip);
+            self.round_trip_least.raise(u64::MAX - round_trip);
+            self.round_trip_most.raise(round_trip);
         }
     }
 
@@ -205,48 +198,84 @@ impl Common {
     }
 }
 
-/// What one connection publishes.
+/// Made when there is first something in it: a connection that nothing has happened to pays a
+/// pointer for it.
+struct Seldom<T>(OnceLock<Box<T>>);
+
+impl<T: Default> Seldom<T> {
+    const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    fn make(&self) -> &T {
+        self.0.get_or_init(Box::default)
+    }
+
+    fn get(&self) -> Option<&T> {
+        self.0.get().map(|boxed| &**boxed)
+    }
+}
+
+/// What one connection publishes. There are very many, so it is small; and what changes with every
+/// turn stands together in front.
+#[repr(C)]
 pub(crate) struct ConnectionMeter {
-    pub(crate) name: Option<Arc<str>>,
-    pub(crate) server: String,
     /// How far the connection has come; the reactor's own number.
     pub(crate) state: Counter,
-    common: Common,
     queued: Counter,
+    last_data: Counter,
+    longest_turn: Counter,
+    inbound: FlowMeter,
+    /// Through the socket to the peer.
+    sent_bytes: Counter,
+    /// All else that was sent: most connections send a few messages when they open.
+    outbound: Seldom<FlowMeter>,
+    rare: Seldom<Rare>,
+    attempts: Counter,
+    opens: Counter,
     /// When the stage of connecting under way began, and when all of them did.
     stage_since: Counter,
     attempt_since: Counter,
     /// How long each step took, the last time it was taken.
     stage_times: [Counter; Step::ALL.len()],
     opened_at: Counter,
-    longest_turn: Counter,
-    round_trips: Counter,
-    round_trip_sum: Counter,
-    round_trip_last: Counter,
-    /// The largest difference to [`u64::MAX`], so that 0 stands for none.
-    round_trip_least: Counter,
-    round_trip_most: Counter,
+    pub(crate) name: Option<Arc<str>>,
+    /// Whom the connection is to. Behind a lock because a handler may ask for another; nobody else
+    /// ever waits for it.
+    url: Mutex<Url>,
 }
 
 impl ConnectionMeter {
-    pub(crate) fn new(name: Option<Arc<str>>, server: String) -> Self {
+    pub(crate) fn new(name: Option<Arc<str>>, url: Url) -> Self {
         Self {
-            name,
-            server,
             state: Counter::new(),
-            common: Common::default(),
             queued: Counter::new(),
+            last_data: Counter::new(),
+            longest_turn: Counter::new(),
+            inbound: FlowMeter::default(),
+            sent_bytes: Counter::new(),
+            outbound: Seldom::new(),
+            rare: Seldom::new(),
+            attempts: Counter::new(),
+            opens: Counter::new(),
             stage_since: Counter::new(),
             attempt_since: Counter::new(),
             stage_times: Default::default(),
             opened_at: Counter::new(),
-            longest_turn: Counter::new(),
-            round_trips: Counter::new(),
-            round_trip_sum: Counter::new(),
-            round_trip_last: Counter::new(),
-            round_trip_least: Counter::new(),
-            round_trip_most: Counter::new(),
+            name,
+            url: Mutex::new(url),
         }
+    }
+
+    /// From now on it is another server.
+    pub(crate) fn set_url(&self, url: Url) {
+        *self.url.lock().unwrap_or_else(PoisonError::into_inner) = url;
+    }
+
+    /// Host and port, as a `Host` header has them.
+    pub(crate) fn server(&self) -> String {
+        let url = self.url.lock().unwrap_or_else(PoisonError::into_inner);
+        url.host_header().to_string()
     }
 
     /// Publishes a turn of this connection, here and in the reactor's meter, and empties the tally.
@@ -257,28 +286,54 @@ impl ConnectionMeter {
         now_ns: u64,
         queued: u64,
     ) {
-        self.common.add(tally, now_ns);
-        reactor.common.add(tally, now_ns);
+        tally.inbound.settle();
+        let Tally {
+            inbound, outbound, ..
+        } = &*tally;
+        if inbound.socket_bytes > 0 {
+            self.inbound.add(inbound);
+            reactor.inbound.add(inbound);
+            if inbound.messages > 0 {
+                self.last_data.set(now_ns);
+                reactor.last_data.set(now_ns);
+            }
+        }
+        if outbound.socket_bytes > 0 {
+            self.sent_bytes.add(outbound.socket_bytes);
+        }
+        // Frames written in this turn may reach the socket in a later one.
+        if outbound.has_frames() {
+            self.outbound.make().add(outbound);
+        }
+        if outbound.socket_bytes > 0 || outbound.has_frames() {
+            reactor.outbound.add(outbound);
+        }
         if queued != self.queued.value() {
             self.queued.set(queued);
-            self.common.queued_high.raise(queued);
-            reactor.common.queued_high.raise(queued);
+            self.rare.make().queued_high.raise(queued);
+            reactor.rare.queued_high.raise(queued);
         }
         if tally.steps != 0 {
             self.take_steps(reactor, tally, now_ns);
         }
-        if let Some(round_trip) = tally.round_trip_ns {
-            self.round_trips.add(1);
-            self.round_trip_sum.add(round_trip);
-            self.round_trip_last.set(round_trip);
-            self.round_trip_least.raise(u64::MAX - round_trip);
-            self.round_trip_most.raise(round_trip);
-            reactor.round_trips.record(round_trip);
+        if tally.has_rare() {
+            self.rare.make().add(tally);
+            reactor.rare.add(tally);
+            if let Some(round_trip) = tally.round_trip_ns {
+                reactor.round_trips.record(round_trip);
+            }
         }
         *tally = Tally::default();
     }
 
     fn take_steps(&self, reactor: &ReactorMeter, tally: &Tally, now_ns: u64) {
+        for (attempts, opens) in [
+            (&self.attempts, &self.opens),
+            (&reactor.attempts, &reactor.opens),
+        ] {
+            attempts.add(u64::from(tally.took(Step::Began)));
+            opens.add(u64::from(tally.took(Step::Opened)));
+        }
         for step in Step::ALL.into_iter().filter(|step| tally.took(*step)) {
             if step == Step::Began {
                 self.attempt_since.set(now_ns);
@@ -299,22 +354,31 @@ impl ConnectionMeter {
 
     pub(crate) fn snapshot(&self) -> ConnectionStats {
         let times = &self.stage_times;
-        let round_trips = self.round_trips.value();
         let nanoseconds = Duration::from_nanos;
+        let nothing = Rare::default();
+        let rare = self.rare.get().unwrap_or(&nothing);
+        let round_trips = rare.round_trips.value();
         ConnectionStats {
-            received: self.common.inbound.snapshot(),
-            sent: self.common.outbound.snapshot(),
-            attempts: self.common.attempts.value(),
-            opens: self.common.opens.value(),
-            disconnects: self.common.disconnects.value(),
-            reconnects: self.common.reconnects(),
-            drops: self.common.drops.value(),
+            received: self.inbound.snapshot(),
+            sent: Traffic {
+                socket_bytes: self.sent_bytes.value(),
+                ..self
+                    .outbound
+                    .get()
+                    .map_or_else(Traffic::default, FlowMeter::snapshot)
+            },
+            attempts: self.attempts.value(),
+            opens: self.opens.value(),
+            disconnects: rare.disconnects.value(),
+            reconnects: rare.reconnects(),
+            drops: rare.drops.value(),
             queued_bytes: self.queued.value(),
-            queued_bytes_high: self.common.queued_high.value(),
-            last_data: self.common.last_data.time(),
+            queued_bytes_high: rare.queued_high.value(),
+            last_data: self.last_data.time(),
             opened_at: self.opened_at.time(),
             longest_turn: nanoseconds(self.longest_turn.value()),
             stages: StageTimes {
+                admission: None,
                 resolve: times[Step::Resolved as usize].time(),
                 tcp: times[Step::TcpConnected as usize].time(),
                 proxy: times[Step::ProxyConnected as usize].time(),
@@ -324,10 +388,10 @@ impl ConnectionMeter {
             },
             round_trips: (round_trips > 0).then(|| RoundTrips {
                 count: round_trips,
-                last: nanoseconds(self.round_trip_last.value()),
-                mean: nanoseconds(self.round_trip_sum.value() / round_trips),
-                least: nanoseconds(u64::MAX - self.round_trip_least.value()),
-                most: nanoseconds(self.round_trip_most.value()),
+                last: nanoseconds(rare.round_trip_last.value()),
+                mean: nanoseconds(rare.round_trip_sum.value() / round_trips),
+                least: nanoseconds(u64::MAX - rare.round_trip_least.value()),
+                most: nanoseconds(rare.round_trip_most.value()),
             }),
         }
     }
@@ -336,7 +400,12 @@ impl ConnectionMeter {
 /// What a reactor publishes.
 #[derive(Default)]
 pub(crate) struct ReactorMeter {
-    common: Common,
+    inbound: FlowMeter,
+    outbound: FlowMeter,
+    last_data: Counter,
+    attempts: Counter,
+    opens: Counter,
+    rare: Rare,
     stages: [SharedHistogram; Step::ALL.len()],
     round_trips: SharedHistogram,
     turns: Counter,
@@ -391,15 +460,15 @@ impl ReactorMeter {
             uptime: Duration::ZERO,
             connections: 0,
             open: 0,
-            received: self.common.inbound.snapshot(),
-            sent: self.common.outbound.snapshot(),
-            attempts: self.common.attempts.value(),
-            opens: self.common.opens.value(),
-            disconnects: self.common.disconnects.value(),
-            reconnects: self.common.reconnects(),
-            drops: self.common.drops.value(),
-            queued_bytes_high: self.common.queued_high.value(),
-            last_data: self.common.last_data.time(),
+            received: self.inbound.snapshot(),
+            sent: self.outbound.snapshot(),
+            attempts: self.attempts.value(),
+            opens: self.opens.value(),
+            disconnects: self.rare.disconnects.value(),
+            reconnects: self.rare.reconnects(),
+            drops: self.rare.drops.value(),
+            queued_bytes_high: self.rare.queued_high.value(),
+            last_data: self.last_data.time(),
             resolve_ns: stage(Step::Resolved),
             tcp_ns: stage(Step::TcpConnected),
             proxy_ns: stage(Step::ProxyConnected),
@@ -420,11 +489,15 @@ impl ReactorMeter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::frame::OpCode;
     use crate::trace::kind::Kind;
 
     fn meters() -> (ConnectionMeter, ReactorMeter, Tally) {
         (
-            ConnectionMeter::new(Some("feed".into()), "host:80".to_owned()),
+            ConnectionMeter::new(
+                Some("feed".into()),
+                Url::parse("ws://host").expect("it is one"),
+            ),
             ReactorMeter::default(),
             Tally::default(),
         )
@@ -435,9 +508,10 @@ mod tests {
         let (connection, reactor, mut tally) = meters();
         for now in [5, 6] {
             tally.inbound.socket_bytes = 100;
-            tally.inbound.frame(1, 40);
+            tally.inbound.frame(1, 30);
+            tally.inbound.message(50);
+            tally.inbound.whole(OpCode::Binary, 10);
             tally.inbound.frame(9, 2);
-            tally.inbound.message(60);
             tally.outbound.frame(10, 2);
             tally.drops = 1;
             connection.publish(&reactor, &mut tally, now, 7 * now);
@@ -445,17 +519,35 @@ mod tests {
         }
         let (own, all) = (connection.snapshot(), reactor.snapshot());
         assert_eq!((own.received, own.sent), (all.received, all.sent));
-        assert_eq!(own.received.messages, 2);
+        assert_eq!(own.received.messages, 4);
         assert_eq!(
             (own.received.message_bytes, own.received.frame_bytes),
             (120, 84)
         );
         assert_eq!(own.received.socket_bytes, 200);
-        assert_eq!((own.received.frames.text, own.received.frames.ping), (2, 2));
+        let frames = own.received.frames;
+        assert_eq!((frames.text, frames.binary, frames.ping), (2, 2, 2));
         assert_eq!((own.sent.frames.pong, own.sent.messages), (2, 0));
         assert_eq!((own.drops, all.drops), (2, 2));
         assert_eq!((own.queued_bytes, own.queued_bytes_high), (3, 42));
         assert_eq!(own.last_data, Some(Duration::from_nanos(6)));
+    }
+
+    #[test]
+    fn a_connection_that_nothing_happens_to_is_small() {
+        assert!(size_of::<ConnectionMeter>() <= 320);
+        let (connection, reactor, mut tally) = meters();
+        tally.outbound.socket_bytes = 200;
+        tally.inbound.socket_bytes = 150;
+        tally.note(Kind::Connected);
+        connection.publish(&reactor, &mut tally, 1, 0);
+        assert!(connection.outbound.get().is_none() && connection.rare.get().is_none());
+        let stats = connection.snapshot();
+        assert_eq!(
+            (stats.sent.socket_bytes, stats.received.socket_bytes),
+            (200, 150)
+        );
+        assert_eq!(stats.sent, reactor.snapshot().sent);
     }
 
     #[test]

@@ -350,7 +350,10 @@ mod tests {
 
     fn page() -> String {
         let reactor = ReactorMeter::default();
-        let connection = ConnectionMeter::new(Some("a \"b\" \\ \n".into()), String::new());
+        let connection = ConnectionMeter::new(
+            Some("a \"b\" \\ \n".into()),
+            crate::protocol::url::Url::parse("ws://host").expect("it is one"),
+        );
         reactor.turn(3, 1500);
         reactor.connection_turn(&connection, 5 | 1 << 32, Callback::OnTimer, 0, 2500);
         let mut stats = reactor.snapshot();

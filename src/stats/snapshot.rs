@@ -102,21 +102,26 @@ impl FrameCounts {
     }
 }
 
-/// How long the stages of connecting took when they were last taken; `None` for those that never were.
+/// How long the stages of connecting took. Of an attempt: `None` for those that it did not come to,
+/// or had no need of. In the statistics of a connection: when they were last taken, in whichever
+/// attempt that was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StageTimes {
+    /// Waiting to be admitted (see [`Admission`](crate::Admission)), before the attempt began: no part
+    /// of `total`, and told of attempts only, not kept in the statistics.
+    pub admission: Option<Duration>,
     /// Looking up the name.
     pub resolve: Option<Duration>,
-    /// The TCP handshake.
+    /// The TCP handshake, with all addresses that were tried before it succeeded.
     pub tcp: Option<Duration>,
-    /// The way through the proxy.
+    /// Asking a proxy for the way.
     pub proxy: Option<Duration>,
     /// The TLS handshake.
     pub tls: Option<Duration>,
     /// The opening handshake of RFC 6455.
     pub upgrade: Option<Duration>,
-    /// All of them, of the last attempt that succeeded.
+    /// All of them together, redirects included, if the attempt has succeeded.
     pub total: Option<Duration>,
 }
 

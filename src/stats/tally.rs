@@ -2,6 +2,7 @@
 //! that they stay in the first-level cache. At the end of the turn [`super::meter`] publishes them.
 
 use super::meter::Cause;
+use crate::protocol::frame::OpCode;
 use crate::trace::kind::Kind;
 use std::time::Duration;
 
@@ -11,6 +12,10 @@ pub(crate) const OPCODES: usize = 16;
 /// What passed in one direction.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Flow {
+    /// Messages that came whole in one frame and as they are, text and binary, and their bytes:
+    /// nearly all. Two numbers for each instead of four, until [`settle`](Self::settle).
+    whole: [u32; 2],
+    whole_bytes: u64,
     /// Frames by opcode.
     pub(crate) frames: [u32; OPCODES],
     /// Payload of the frames, as on the wire, deflated or not.
@@ -31,6 +36,32 @@ impl Flow {
         }
         self.frames[usize::from(opcode) % OPCODES] += 1;
         self.frame_bytes += length;
+    }
+
+    /// A frame that is a message.
+    #[inline(always)]
+    pub(crate) fn whole(&mut self, opcode: OpCode, length: u64) {
+        if cfg!(websockex_no_stats) {
+            return;
+        }
+        self.whole[usize::from(opcode == OpCode::Binary)] += 1;
+        self.whole_bytes += length;
+    }
+
+    /// Adds what came whole to the rest.
+    pub(super) fn settle(&mut self) {
+        let [text, binary] = std::mem::take(&mut self.whole);
+        let bytes = std::mem::take(&mut self.whole_bytes);
+        self.frames[OpCode::Text as usize] += text;
+        self.frames[OpCode::Binary as usize] += binary;
+        self.frame_bytes += bytes;
+        self.messages += u64::from(text) + u64::from(binary);
+        self.message_bytes += bytes;
+    }
+
+    /// Anything but bytes?
+    pub(super) fn has_frames(&self) -> bool {
+        self.messages | self.frame_bytes > 0 || self.frames != [0; OPCODES]
     }
 
     #[inline]
@@ -115,6 +146,11 @@ impl Tally {
     pub(crate) fn disconnected(&mut self, cause: Cause, again: bool) {
         self.disconnects += 1;
         self.reconnect = again.then_some(cause);
+    }
+
+    /// Anything that seldom happens?
+    pub(super) fn has_rare(&self) -> bool {
+        self.disconnects | self.drops > 0 || self.round_trip_ns.is_some()
     }
 
     pub(super) fn took(&self, step: Step) -> bool {

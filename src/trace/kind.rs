@@ -90,6 +90,9 @@ named! {
     /// and in `detail` the payload's first bytes, at [`Level::Payload`] only.
     /// "Close fields" stands for: `code` (close code, 0 for none) and `detail` (the reason).
     pub enum Kind {
+        /// An attempt to connect is due and waits to be admitted. `value`: how many wait for the same host, this
+        /// one included. `detail`: host and port.
+        ConnectQueued = "connect_queued",
         /// The first attempt to connect begins. `value`: attempt, from 1. `detail`: host and port.
         Connecting = "connecting",
         /// The host's name was resolved. `value`: number of addresses. `detail`: the address tried first.
@@ -174,6 +177,8 @@ named! {
         HandlerPanicked = "handler_panicked",
         /// Supervision starts the connection anew. `value`: restarts in this period. `limit`: how many are allowed.
         Restarting = "restarting",
+        /// What waited for the connection to open was dropped at its end. `value`: how many. `detail`: what.
+        Abandoned = "abandoned",
         /// The end: `on_terminate` was called. `detail`: the reason.
         Terminated = "terminated",
     }
@@ -288,6 +293,10 @@ named! {
         Attempts = "attempts",
         /// Restarts by supervision within its period.
         Restarts = "restarts",
+        /// Messages, or their bytes, that are held for a connection to open.
+        HeldSends = "held_sends",
+        /// Casts that wait for a connection to open.
+        WaitingCasts = "waiting_casts",
     }
 }
 

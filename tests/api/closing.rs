@@ -426,7 +426,7 @@ fn a_close_waits_for_what_is_queued() {
             cx.close();
             Ok(())
         });
-        // The close timeout begins with `close`, and a busy machine may take its time.
+        // The queue must move within the close timeout, and a busy machine may take its time.
         let mut duet = Duet::open_with(transport, recorder, |request| request.close_timeout(LONG));
         let mut peer = duet.peer;
         let reader = std::thread::spawn(move || {
@@ -438,6 +438,23 @@ fn a_close_waits_for_what_is_queued() {
         duet.rig.run();
         reader.join().expect("the peer got it all");
         assert!(duet.log.only_lost().clean);
+    }
+}
+
+/// A peer that reads nothing does not get the Close frame either, and cannot keep the connection.
+#[test]
+fn a_queue_that_never_drains_does_not_keep_a_close() {
+    for &transport in Transport::ALL {
+        let recorder = Recorder::new().open(|cx, _| {
+            cx.send_binary(&vec![7; 32 << 20])?;
+            cx.close();
+            Ok(())
+        });
+        let mut duet = Duet::open_with(transport, recorder, |request| request.close_timeout(SHORT));
+        duet.rig.run();
+        let lost = duet.log.only_lost();
+        assert_eq!((lost.why, lost.clean), (Why::local(1000), false));
+        assert_eq!(duet.rig.traced(Kind::ForcedClosed), 1);
     }
 }
 

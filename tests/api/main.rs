@@ -6,17 +6,22 @@
 
 mod support;
 
+mod admission;
 mod client;
 mod closing;
 mod connect;
 mod handlers;
+mod holding;
 mod life;
 mod limits;
 mod messages;
+mod pacing;
 mod pitfalls;
 mod proxies;
+mod reasons;
 mod reconnect;
 mod redirects;
+mod refresh;
 mod remote;
 mod supervision;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]

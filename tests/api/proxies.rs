@@ -2,7 +2,7 @@
 
 use crate::support::proxy::{Client, ESTABLISHED, SUCCEEDED, named, start};
 use crate::support::server::trusting;
-use crate::support::{Fault, Recorder, Rig, SHORT, Server, Transport, Why};
+use crate::support::{Call, Fault, Recorder, Rig, SHORT, Server, Transport, Why};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::mpsc::channel;
@@ -227,6 +227,55 @@ fn the_proxy_is_told_the_address_to_connect_to() {
         let recorder = Recorder::new().close_after(1);
         let log = rig.connect(request, recorder.open(|cx, _| Ok(cx.send_text("here")?)));
         rig.run();
+        assert_eq!(log.texts(), ["here"], "{scheme}");
+    }
+}
+
+/// If the proxy does not get to the first address, it is told the next one, in the same attempt.
+#[test]
+fn the_proxy_is_told_one_address_after_the_other() {
+    let server = Server::echo(Transport::Plain);
+    let address = server.address;
+    let nowhere: SocketAddr = "192.0.2.1:9".parse().expect("an address");
+    for scheme in ["http://", "socks5h://", "socks5://"] {
+        let proxy = start(move |number, mut client| {
+            let expected = if number < 2 { nowhere } else { address };
+            if scheme == "http://" {
+                let target = client.read_head().remove(0);
+                assert_eq!(target, format!("CONNECT {expected} HTTP/1.1"));
+                if number < 2 {
+                    client.write(b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n");
+                    return client.drain();
+                }
+                client.write(ESTABLISHED);
+            } else {
+                client.expect_methods(&[0]);
+                client.write(&[5, 0]);
+                assert_eq!(client.read_target(), expected.to_string());
+                if number == 0 {
+                    client.write(&[5, 4, 0, 1, 0, 0, 0, 0, 0, 0]);
+                    return client.drain();
+                }
+                if number == 1 {
+                    // Some just end.
+                    return client.end();
+                }
+                client.write(SUCCEEDED);
+            }
+            client.relay(address);
+        });
+        let request = request_through(named(&proxy, scheme));
+        let addresses = [nowhere, nowhere, address];
+        let request = request.connect_to(addresses).expect("addresses");
+        let mut rig = Rig::new();
+        let recorder = Recorder::new().close_after(1);
+        let log = rig.connect(request, recorder.open(|cx, _| Ok(cx.send_text("here")?)));
+        rig.run();
+        let open = Call::Open {
+            epoch: 1,
+            attempts: 1,
+        };
+        assert_eq!(log.calls()[0], open, "{scheme}");
         assert_eq!(log.texts(), ["here"], "{scheme}");
     }
 }

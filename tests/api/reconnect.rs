@@ -8,7 +8,7 @@ use crate::support::{
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 use websockex::trace::Kind;
-use websockex::{Reconnect, ReconnectPolicy, Request};
+use websockex::{CloseCode, Reconnect, ReconnectPolicy, Request};
 
 #[test]
 fn pitfall_27_a_server_that_dies_and_returns_finds_the_reactor_running() {
@@ -228,4 +228,31 @@ fn attempts_without_delay_do_not_hold_up_the_reactor() {
     assert!(log.lost().len() <= 1, "{} in one turn", log.lost().len());
     rig.run();
     assert_eq!(log.lost().len(), ENOUGH as usize);
+}
+
+/// Who looks at the connection sees where it goes now, not where it began.
+#[test]
+fn the_status_names_the_server_that_is_meant_now() {
+    let second = Server::echo(Transport::Plain);
+    let first = Server::start(Transport::Plain, |_, mut peer| {
+        peer.accept();
+        peer.close(1001, "");
+        peer.expect_close(1001);
+    });
+    let there = second.request();
+    let server = |request: &Request| request.url().host_header().to_owned();
+    let (before, after) = (server(&first.request()), server(&there));
+    let recorder = Recorder::new().disconnect(move |_, lost| match lost.epoch {
+        1 => Reconnect::To(Box::new(there.clone())),
+        _ => Reconnect::Never,
+    });
+    let mut rig = Rig::new();
+    let log = rig.connect(first.request(), recorder);
+    let (remote, id) = (rig.reactor.remote(), log.id());
+    let shown = || remote.status(id).expect("it is there").server;
+    assert_eq!(shown(), before);
+    rig.run_until(|| log.opened() == 2);
+    assert_eq!(shown(), after);
+    remote.close(id, CloseCode::NORMAL, "").expect("it is open");
+    rig.run();
 }

@@ -1,10 +1,14 @@
 //! The reactor from other threads, and from inside handlers.
 
-use crate::support::{Call, Duet, LONG, Recorder, Rig, Server, Transport, Why};
+use crate::support::server::trusting;
+use crate::support::{
+    Call, Duet, LONG, PATIENCE, Recorder, Rig, Server, Transport, Why, port_that_refuses,
+};
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
+use websockex::trace::Kind;
 use websockex::{
     CloseCode, Error, Message, OwnedMessage, Reactor, ReconnectPolicy, Request, SendError,
 };
@@ -102,6 +106,69 @@ fn casts_wait_for_the_connection_to_open() {
         calls[2..4],
         [Call::Cast("a".into()), Call::Cast("b".into())]
     );
+}
+
+/// What waits for a connection that never opens has a limit, and is counted.
+#[test]
+fn casts_do_not_pile_up_without_limit() {
+    const WAITING: u64 = 65_536;
+    let (_socket, address) = port_that_refuses();
+    let mut rig = Rig::new();
+    let request = Request::new(format!("ws://{address}/")).expect("a URL");
+    let request = trusting(request).reconnect(ReconnectPolicy::fixed(LONG));
+    let log = rig.connect(request, Recorder::new());
+    let (remote, id) = (rig.reactor.remote(), log.id());
+    for number in 0..WAITING + 3 {
+        while let Err(error) = remote.cast(id, number.to_string()) {
+            assert!(matches!(error, SendError::Full { .. }), "{error}");
+            rig.turn();
+        }
+    }
+    let drops = || remote.status(id).map(|status| status.stats.drops);
+    rig.run_until(|| drops() == Some(3));
+    assert_eq!(rig.traced(Kind::LimitHit), 1);
+    remote
+        .close(id, CloseCode::NORMAL, "")
+        .expect("it is there");
+    rig.run();
+    let events = rig.reactor.trace().iter();
+    let abandoned = events.filter(|event| event.kind() == Kind::Abandoned);
+    let counts: Vec<u64> = abandoned.map(|event| event.value()).collect();
+    assert_eq!(counts, [WAITING]);
+    assert_eq!(remote.stats().drops, WAITING + 3);
+}
+
+/// A message whose bytes the socket has is written, whatever was sent behind it.
+#[test]
+fn send_and_wait_waits_for_its_own_message_only() {
+    // More than the kernel keeps of what nobody reads.
+    const LARGE: usize = 32 << 20;
+    for &transport in Transport::ALL {
+        let mut duet = Duet::open(transport, Recorder::new());
+        let (remote, id) = (duet.rig.reactor.remote(), duet.log.id());
+        let queued = || {
+            remote
+                .status(id)
+                .map_or(0, |status| status.stats.queued_bytes)
+        };
+        let waiter = {
+            let remote = remote.clone();
+            thread::spawn(move || remote.send_and_wait(id, vec![1; LARGE], PATIENCE))
+        };
+        duet.rig.run_until(|| queued() > 0);
+        remote.send(id, vec![2; LARGE]).expect("it is open");
+        let mut peer = duet.peer;
+        let reader = thread::spawn(move || {
+            peer.expect(2, &vec![1; LARGE]);
+            peer
+        });
+        duet.rig.run_until(|| waiter.is_finished());
+        assert_eq!(waiter.join().expect("no panic"), Ok(()));
+        assert!(queued() > 0, "the one behind it waits");
+        duet.rig.run_until(|| reader.is_finished());
+        drop(reader.join().expect("it got it"));
+        duet.rig.run();
+    }
 }
 
 #[test]

@@ -106,6 +106,43 @@ fn a_handler_that_fails_is_followed_by_a_fresh_one() {
     assert_eq!(ids.filter(|other| *other != u64::from(id)).count(), 0);
 }
 
+/// Casts are for the connection, not for one of its handlers: those that wait outlive a restart.
+#[test]
+fn casts_that_wait_are_for_the_next_handler() {
+    let server = Server::start(Transport::Plain, |number, mut peer| {
+        if number == 0 {
+            peer.reject(403, &[], b"");
+            return;
+        }
+        peer.accept();
+        peer.answer_close(1000);
+    });
+    let logs = Logs::default();
+    let factory = logs.factory(|_| {
+        Recorder::new().cast(|cx| {
+            cx.close();
+            Ok(())
+        })
+    });
+    let mut rig = Rig::new();
+    let request = server.request().reconnect(ReconnectPolicy::never());
+    let supervision = Supervision::default().intensity(OFTEN.0, OFTEN.1);
+    let id = rig.reactor.supervise(request, supervision, factory);
+    let id = id.expect("a request");
+    let remote = rig.reactor.remote();
+    for cast in ["a", "b"] {
+        remote.cast(id, cast.to_owned()).expect("it is there");
+    }
+    rig.run();
+    assert_eq!(logs.check(), 2);
+    let calls = logs.all()[1].calls();
+    assert_eq!(
+        calls[1..3],
+        [Call::Cast("a".into()), Call::Cast("b".into())]
+    );
+    assert_eq!(rig.traced(Kind::Abandoned), 0);
+}
+
 #[test]
 fn too_many_restarts_are_the_owners_business_and_no_other_connections() {
     let failing = Server::start(Transport::Plain, |_, mut peer| {

@@ -32,6 +32,34 @@ const FOR_WS: [&str; 5] = [
 /// Variables that list what is reached without a proxy.
 const EXEMPTIONS: [&str; 2] = ["no_proxy", "NO_PROXY"];
 
+/// These variables as they were when they were read: a redirect may lead to a server for which they say
+/// something else.
+#[derive(Clone)]
+pub(crate) struct Environment(Vec<(&'static str, String)>);
+
+impl Environment {
+    pub(crate) fn read(lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let names = FOR_WSS.iter().chain(&FOR_WS).chain(&EXEMPTIONS);
+        Self(
+            names
+                .filter_map(|name| Some((*name, lookup(name)?)))
+                .collect(),
+        )
+    }
+
+    /// As [`Proxy::from_environment`].
+    ///
+    /// # Errors
+    /// Its own.
+    pub(crate) fn proxy_for(&self, url: &Url) -> Result<Option<Proxy>, ProxyUrlError> {
+        Proxy::from_environment(url, |name| {
+            let mut variables = self.0.iter();
+            let (_, value) = variables.find(|(other, _)| *other == name)?;
+            Some(value.clone())
+        })
+    }
+}
+
 impl Proxy {
     /// The proxy that the environment names for this URL, if it names one. `lookup` gives the value
     /// of a variable; an empty one counts as not set.
@@ -51,7 +79,7 @@ impl Proxy {
     ///
     /// # Errors
     /// [`ProxyUrlError`] if the variable that applies does not name a proxy to be used.
-    pub(crate) fn from_environment(
+    fn from_environment(
         url: &Url,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, ProxyUrlError> {

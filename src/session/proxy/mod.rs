@@ -27,6 +27,7 @@ mod socks5;
 mod tests;
 mod url;
 
+pub(crate) use environment::Environment;
 pub use url::{Proxy, ProxyUrlError};
 
 use crate::error::ProxyError;

@@ -11,6 +11,21 @@ use super::{Event, Frame, FrameHead, RECEIVED, RESUMED};
 
 /// Connecting.
 impl Event {
+    /// [`Kind::ConnectQueued`]. `server` is host and port, nothing more.
+    #[must_use]
+    pub fn connect_queued(
+        time_ns: u64,
+        connection: u64,
+        waiting: u64,
+        server: impl fmt::Display,
+    ) -> Event {
+        let event = Event::new(time_ns, connection, Kind::ConnectQueued).with_text(&server);
+        Event {
+            value: waiting,
+            ..event
+        }
+    }
+
     /// [`Kind::Connecting`]. `server` is host and port, nothing more.
     #[must_use]
     pub fn connecting(
@@ -458,6 +473,16 @@ impl Event {
             value: restart,
             limit: allowed,
             ..Event::new(time_ns, connection, Kind::Restarting)
+        }
+    }
+
+    /// [`Kind::Abandoned`].
+    #[must_use]
+    pub fn abandoned(time_ns: u64, connection: u64, count: u64, what: impl fmt::Display) -> Event {
+        let event = Event::new(time_ns, connection, Kind::Abandoned).with_text(&what);
+        Event {
+            value: count,
+            ..event
         }
     }
 

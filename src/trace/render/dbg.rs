@@ -77,6 +77,10 @@ fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
     let (text, more) = (Text(event), More(event));
     let (frame, close) = (FrameShown(event), CloseShown(event));
     match event.kind() {
+        Kind::ConnectQueued => write!(
+            f,
+            "waiting to connect to {text} (number {value} in the queue)"
+        ),
         Kind::Connecting => write!(f, "attempting to connect to {text} (attempt {value})"),
         Kind::Resolved => write!(f, "resolved the name to {value} addresses, first {text}"),
         Kind::TcpConnecting => write!(f, "opening a TCP connection to {text}"),
@@ -133,6 +137,7 @@ fn sentence(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
         Kind::HandlerFailed => write!(f, "failed in {about}{more}"),
         Kind::HandlerPanicked => write!(f, "panicked in {about}{more}"),
         Kind::Restarting => write!(f, "restarting, {value} of at most {limit} times"),
+        Kind::Abandoned => write!(f, "dropped {value} that waited{more}"),
         Kind::Terminated => write!(f, "terminated{more}"),
     }
 }

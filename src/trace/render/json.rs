@@ -28,6 +28,7 @@ use super::{Id, Opcode, TlsVersion, is_cut, is_text_frame, shown};
 ///
 /// | `event` | further members |
 /// | --- | --- |
+/// | `connect_queued` | `waiting`, `server` |
 /// | `connecting`, `reconnecting` | `attempt`, `server` |
 /// | `resolved` | `addresses` (their number), `address` (the first) |
 /// | `tcp_connecting`, `tcp_connected` | `address` |
@@ -108,6 +109,7 @@ impl Members<'_, '_, '_> {
             self.event.subject().name(),
         );
         match self.event.kind() {
+            Kind::ConnectQueued => self.bare("waiting", value)?.text("server"),
             Kind::Connecting | Kind::Reconnecting => self.bare("attempt", value)?.text("server"),
             Kind::Resolved => self.bare("addresses", value)?.text("address"),
             Kind::TcpConnecting | Kind::TcpConnected => self.text("address"),
@@ -164,6 +166,7 @@ impl Members<'_, '_, '_> {
                 .bare("restart", value)?
                 .bare("allowed", limit)
                 .map(|_| ()),
+            Kind::Abandoned => self.bare("count", value)?.text("what"),
             Kind::Terminated => self.text("reason"),
 
             Kind::ClosedCleanly

@@ -31,6 +31,11 @@ fn samples() -> impl Iterator<Item = Sample> {
 fn connecting() -> Vec<Sample> {
     vec![
         (
+            Event::connect_queued(1, ID, 12, "example.com:443"),
+            "waiting to connect to example.com:443 (number 12 in the queue)",
+            r#""waiting":12,"server":"example.com:443""#,
+        ),
+        (
             Event::connecting(1, ID, 1, "example.com:443"),
             "attempting to connect to example.com:443 (attempt 1)",
             r#""attempt":1,"server":"example.com:443""#,
@@ -223,6 +228,11 @@ fn the_rest() -> Vec<Sample> {
             Event::restarting(1, ID, 1, 3),
             "restarting, 1 of at most 3 times",
             r#""restart":1,"allowed":3"#,
+        ),
+        (
+            Event::abandoned(1, ID, 3, "casts"),
+            "dropped 3 that waited: casts",
+            r#""count":3,"what":"casts""#,
         ),
         (
             Event::terminated(1, ID, "closed"),

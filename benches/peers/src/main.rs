@@ -1,0 +1,196 @@
+//! Builds and runs the comparison. The README beside it says what there is to ask for.
+
+mod compare;
+
+use compare::chart;
+use compare::results::{Outcome, Series};
+use compare::runner::Runner;
+use compare::workloads::{self, Workload};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use websockex_peers::{Result, process};
+
+const USAGE: &str = "\
+cargo run --release --manifest-path benches/peers/Cargo.toml -- WHAT... [OPTIONS]
+
+WHAT: all, a row (R1, R4, L1, ...), growth, idle-cost
+  --rounds N       runs of each client; 5 by default
+  --only A,B       these clients: floor, websockex, or a peer's name
+  --query Q        tells the server this instead of the row's own query, to try something
+  --no-build       the programs are there already";
+
+/// What was asked for.
+struct Options {
+    what: Vec<String>,
+    rounds: usize,
+    only: Vec<String>,
+    query: Option<String>,
+    build: bool,
+}
+
+impl Options {
+    fn from_arguments() -> Result<Self> {
+        let mut options = Self {
+            what: Vec::new(),
+            rounds: 5,
+            only: Vec::new(),
+            query: None,
+            build: true,
+        };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(format!("{word} needs a value"));
+            match word.as_str() {
+                "--rounds" => options.rounds = value()?.parse()?,
+                "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
+                "--query" => options.query = Some(value()?),
+                "--no-build" => options.build = false,
+                other if other.starts_with('-') => return Err(USAGE.into()),
+                _ => options.what.push(word),
+            }
+        }
+        if options.what.is_empty() {
+            return Err(USAGE.into());
+        }
+        Ok(options)
+    }
+
+    /// The programs to run: the floor first, ours second, then the peers.
+    fn clients(&self) -> Result<Vec<String>> {
+        let mut clients = Vec::new();
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin"))? {
+            let path = entry?.path();
+            let name = path
+                .file_stem()
+                .and_then(|name| name.to_str())
+                .unwrap_or("");
+            if name.starts_with("peer_") {
+                clients.push(name.to_owned());
+            }
+        }
+        clients.sort();
+        clients.splice(0..0, ["floor".to_owned(), "websockex".to_owned()]);
+        if !self.only.is_empty() {
+            let is_wanted = |client: &String| {
+                let short = client.trim_start_matches("peer_");
+                self.only.iter().any(|only| only == client || only == short)
+            };
+            clients.retain(is_wanted);
+        }
+        Ok(clients)
+    }
+}
+
+fn main() {
+    if let Err(error) = compare() {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}
+
+fn compare() -> Result<()> {
+    let options = Options::from_arguments()?;
+    process::raise_file_limit()?;
+    if options.build {
+        build()?;
+    }
+    let executable = std::env::current_exe()?;
+    let programs = executable.parent().ok_or("a program is in a folder")?;
+    let clients = options.clients()?;
+    let mut runner = Runner::new(programs)?;
+    let mut outcomes = Vec::new();
+    for mut workload in choose(&options.what)? {
+        if let Some(query) = &options.query {
+            // Once per program, and it has to outlive nothing.
+            workload.query = query.clone().leak();
+        }
+        let outcome = measure(&mut runner, &workload, &clients, options.rounds);
+        print!("{}", outcome.table());
+        outcomes.push(outcome);
+    }
+    write(&outcomes)
+}
+
+/// All programs, because `cargo run` builds only this one.
+fn build() -> Result<()> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let cargo = std::env::var("CARGO").unwrap_or("cargo".to_owned());
+    let arguments = ["build", "--release", "--bins", "--manifest-path", manifest];
+    match Command::new(cargo).args(arguments).status()?.success() {
+        true => Ok(()),
+        false => Err("the programs do not build".into()),
+    }
+}
+
+fn choose(what: &[String]) -> Result<Vec<Workload>> {
+    let mut chosen = Vec::new();
+    for word in what {
+        let before = chosen.len();
+        match word.as_str() {
+            "all" => chosen.extend_from_slice(workloads::ALL),
+            "growth" => chosen.extend([1, 10, 100, 1000, 10_000].map(workloads::growth)),
+            "idle-cost" => chosen.extend([false, true].map(workloads::busy)),
+            _ => {
+                let named = workloads::ALL
+                    .iter()
+                    .filter(|workload| workload.is_named(word));
+                chosen.extend(named.cloned());
+            }
+        }
+        if chosen.len() == before {
+            return Err(format!("there is no {word}\n{USAGE}").into());
+        }
+    }
+    Ok(chosen)
+}
+
+/// Round by round, and in each of them client by client: what changes about the machine meanwhile
+/// changes for all.
+fn measure(runner: &mut Runner, workload: &Workload, clients: &[String], rounds: usize) -> Outcome {
+    let before = load();
+    let new = |client: &String| Series {
+        client: client.clone(),
+        rounds: Vec::new(),
+    };
+    let mut series: Vec<Series> = clients.iter().map(new).collect();
+    for round in 0..rounds {
+        for one in &mut series {
+            // What cannot be done once is not tried again.
+            let report = match one.rounds.first() {
+                Some(Err(why)) if round > 0 => Err(why.clone()),
+                _ => match runner.run(&one.client, workload) {
+                    Ok(report) => match report.unsupported {
+                        Some(why) => Err(why),
+                        None => Ok(report),
+                    },
+                    Err(error) => Err(error.to_string()),
+                },
+            };
+            one.rounds.push(report);
+        }
+    }
+    Outcome {
+        workload: workload.clone(),
+        series,
+        load: (before, load()),
+    }
+}
+
+/// The load average of the last minute.
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
+}
+
+fn write(outcomes: &[Outcome]) -> Result<()> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/peers");
+    fs::create_dir_all(&folder)?;
+    let results: Vec<_> = outcomes.iter().map(Outcome::json).collect();
+    let text = serde_json::to_string_pretty(&json!({ "outcomes": results }))?;
+    fs::write(folder.join("results.json"), text)?;
+    fs::write(folder.join("chart.svg"), chart::draw(outcomes))?;
+    println!("written: {}", folder.display());
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! What few connections have at a time: kept apart, so that an idle one pays a pointer for it.
+
+use super::backlog::Backlog;
+use super::closing::Handing;
+use super::life::Life;
+use super::pace::Paced;
+use crate::error::DisconnectReason;
+
+/// What a connection has put aside until it opens.
+#[derive(Default)]
+pub(crate) struct Aside {
+    /// What it is that the next open ends.
+    pub(super) before: Option<Before>,
+    /// Messages for the next open.
+    pub(super) held: Backlog,
+    /// Frames that wait for their pace.
+    pub(super) paced: Paced,
+    /// How many messages were put aside since there was nothing.
+    pub(super) entered: u64,
+    /// A Close frame that waits behind other output.
+    pub(super) handing: Option<Handing>,
+}
+
+/// What came before an open.
+pub(crate) struct Before {
+    pub(crate) step: Comeback,
+    pub(crate) reason: DisconnectReason,
+}
+
+/// How a connection comes back after an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comeback {
+    /// To where it was.
+    Again,
+    /// To another target, which the handler has named.
+    Elsewhere,
+    /// With a fresh handler, by supervision.
+    Anew,
+}
+
+impl Aside {
+    fn is_empty(&self) -> bool {
+        self.before.is_none()
+            && self.handing.is_none()
+            && self.held.is_empty()
+            && self.paced.is_empty()
+    }
+}
+
+impl Life {
+    pub(super) fn aside(&mut self) -> &mut Aside {
+        self.aside.get_or_insert_default()
+    }
+
+    /// What is no longer needed takes no memory.
+    pub(super) fn tidy(&mut self) {
+        if self.aside.as_ref().is_some_and(|aside| aside.is_empty()) {
+            self.aside = None;
+        }
+    }
+
+    /// It has ended for `reason` and comes back. Data is missing since it was last open, so what was
+    /// remembered of that stays; a failed attempt before the first open leaves no gap.
+    pub(super) fn remember(&mut self, step: Comeback, reason: DisconnectReason) {
+        let was_open = self.attempt == 0;
+        if !was_open && let Some(before) = &mut self.aside().before {
+            if step == Comeback::Elsewhere {
+                before.step = step;
+            }
+        } else if was_open || step == Comeback::Elsewhere {
+            self.aside().before = Some(Before { step, reason });
+        }
+        self.tidy();
+    }
+
+    /// Supervision has begun it in the place of one that ended for `reason`, and held messages, of
+    /// which the last had the number `entered`.
+    pub(crate) fn succeed(&mut self, reason: DisconnectReason, held: Backlog, entered: u64) {
+        let step = Comeback::Anew;
+        *self.aside() = Aside {
+            before: Some(Before { step, reason }),
+            held,
+            entered,
+            ..Aside::default()
+        };
+    }
+
+    /// It is open: what came before is told once.
+    pub(crate) fn take_before(&mut self) -> Option<Before> {
+        let before = self.aside.as_mut()?.before.take();
+        self.tidy();
+        before
+    }
+}

@@ -1,0 +1,226 @@
+//! A few unpredictable bytes of the operating system stretched into many.
+//!
+//! Below [`entropy`](super::entropy), as its source. The operating system takes some 10 ns for each
+//! masking key, even when it is asked for a thousand at once, and that is more than the rest of a
+//! small frame costs. ChaCha (RFC 8439 §2.3) takes a fraction of it.
+
+use super::entropy::Source;
+use std::io;
+
+/// Bytes given out before the operating system is asked for a fresh key.
+const RESEED_AFTER: usize = 1 << 20;
+
+/// A source that asks another one for a key from time to time.
+pub(crate) struct Stretch {
+    key: Key,
+    /// Bytes that may still be made from `key` and its successors.
+    left: usize,
+    source: Source,
+}
+
+impl Stretch {
+    pub(crate) fn new(source: Source) -> Self {
+        Self {
+            key: [0; 32],
+            left: 0,
+            source,
+        }
+    }
+
+    /// Fills `out`. Each time the key is replaced by bytes of its own stream that nobody else gets,
+    /// so that whoever reads this memory later cannot tell what was given out before.
+    ///
+    /// # Errors
+    /// The source's, when it is asked.
+    pub(crate) fn fill(&mut self, out: &mut [u8]) -> io::Result<()> {
+        for piece in out.chunks_mut(RESEED_AFTER) {
+            if self.left < piece.len() {
+                (self.source)(&mut self.key)?;
+                self.left = RESEED_AFTER;
+            }
+            self.left -= piece.len();
+            let mut first = [0; STEP];
+            blocks::<DOUBLE_ROUNDS>(&self.key, 0, [0; 3], &mut first);
+            let (next, rest) = first.split_at(size_of::<Key>());
+            let (begin, behind) = piece.split_at_mut(piece.len().min(rest.len()));
+            begin.copy_from_slice(&rest[..begin.len()]);
+            let key = std::mem::replace(&mut self.key, next.try_into().expect("it is that long"));
+            stream::<DOUBLE_ROUNDS>(&key, LANES, behind);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a block.
+const BLOCK: usize = 64;
+/// Blocks made at a time. The compiler makes vector code of the loops over them, with whatever
+/// registers every machine of the target has; with fewer turns it would unroll them instead.
+const LANES: usize = 16;
+/// Bytes made at a time.
+const STEP: usize = LANES * BLOCK;
+
+/// RFC 8439 §2.3: the first four words of the state, "expand 32-byte k".
+const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+
+/// 12 rounds instead of the RFC's 20: the best attack known reaches 7, and it is masking keys that
+/// are made here, which whoever reads the connection sees anyway.
+const DOUBLE_ROUNDS: usize = 6;
+
+type Key = [u8; 32];
+type Row = [u32; LANES];
+
+/// Fills `out` with the blocks of the key stream from number `first` on.
+fn stream<const DOUBLE_ROUNDS: usize>(key: &Key, first: usize, out: &mut [u8]) {
+    for (chunk, first) in out.chunks_mut(STEP).zip((first..).step_by(LANES)) {
+        // The blocks of one key fill RESEED_AFTER at most.
+        let first = u32::try_from(first).expect("a block's number is small");
+        let mut bytes = [0; STEP];
+        blocks::<DOUBLE_ROUNDS>(key, first, [0; 3], &mut bytes);
+        chunk.copy_from_slice(&bytes[..chunk.len()]);
+    }
+}
+
+/// [`LANES`] blocks, from block number `first` on, after two rounds `DOUBLE_ROUNDS` times.
+fn blocks<const DOUBLE_ROUNDS: usize>(
+    key: &Key,
+    first: u32,
+    nonce: [u32; 3],
+    out: &mut [u8; STEP],
+) {
+    let mut start: [Row; 16] = [[0; LANES]; 16];
+    for (row, constant) in start.iter_mut().zip(CONSTANTS) {
+        *row = [constant; LANES];
+    }
+    for (row, word) in start[4..].iter_mut().zip(key.as_chunks::<4>().0) {
+        *row = [u32::from_le_bytes(*word); LANES];
+    }
+    for (number, lane) in (first..).zip(&mut start[12]) {
+        *lane = number;
+    }
+    for (row, word) in start[13..].iter_mut().zip(nonce) {
+        *row = [word; LANES];
+    }
+    let mut state = start;
+    // RFC 8439 §2.3.1: columns and diagonals by turns.
+    for _ in 0..DOUBLE_ROUNDS {
+        quarter_round::<0, 4, 8, 12>(&mut state);
+        quarter_round::<1, 5, 9, 13>(&mut state);
+        quarter_round::<2, 6, 10, 14>(&mut state);
+        quarter_round::<3, 7, 11, 15>(&mut state);
+        quarter_round::<0, 5, 10, 15>(&mut state);
+        quarter_round::<1, 6, 11, 12>(&mut state);
+        quarter_round::<2, 7, 8, 13>(&mut state);
+        quarter_round::<3, 4, 9, 14>(&mut state);
+    }
+    for (word, (row, before)) in state.iter().zip(&start).enumerate() {
+        for lane in 0..LANES {
+            let at = lane * BLOCK + word * 4;
+            let sum = row[lane].wrapping_add(before[lane]);
+            out[at..at + 4].copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+}
+
+/// RFC 8439 §2.1, in all lanes.
+#[inline]
+#[allow(clippy::needless_range_loop, reason = "the lane of four rows")]
+fn quarter_round<const A: usize, const B: usize, const C: usize, const D: usize>(
+    state: &mut [Row; 16],
+) {
+    for lane in 0..LANES {
+        let [mut a, mut b, mut c, mut d] = [A, B, C, D].map(|row| state[row][lane]);
+        a = a.wrapping_add(b);
+        d = (d ^ a).rotate_left(16);
+        c = c.wrapping_add(d);
+        b = (b ^ c).rotate_left(12);
+        a = a.wrapping_add(b);
+        d = (d ^ a).rotate_left(8);
+        c = c.wrapping_add(d);
+        b = (b ^ c).rotate_left(7);
+        state[A][lane] = a;
+        state[B][lane] = b;
+        state[C][lane] = c;
+        state[D][lane] = d;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// RFC 8439 §2.3.2.
+    #[test]
+    fn the_block_of_the_rfc() {
+        let key: Key = std::array::from_fn(|index| u8::try_from(index).unwrap());
+        let nonce = [0x0900_0000, 0x4a00_0000, 0];
+        let mut out = [0; STEP];
+        blocks::<10>(&key, 1, nonce, &mut out);
+        assert_eq!(
+            hex(&out[..BLOCK]),
+            "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e\
+             d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"
+        );
+        // The other lanes hold the blocks that follow.
+        let mut next = [0; STEP];
+        blocks::<10>(&key, 2, nonce, &mut next);
+        assert_eq!(out[BLOCK..], next[..STEP - BLOCK]);
+    }
+
+    /// RFC 8439 appendix A.1, test vectors 1 and 2: key and nonce of zeros, blocks 0 and 1.
+    const ZEROS: &str = "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7\
+                         da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586\
+                         9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed\
+                         29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f";
+
+    #[test]
+    fn the_stream_of_a_key_of_zeros() {
+        let mut out = [0; 2 * STEP + 7];
+        stream::<10>(&[0; 32], 0, &mut out);
+        assert_eq!(hex(&out[..2 * BLOCK]), ZEROS);
+        let mut behind = [0; STEP + 7];
+        stream::<10>(&[0; 32], LANES, &mut behind);
+        assert_eq!(out[STEP..], behind);
+    }
+
+    #[test]
+    fn a_key_is_replaced_by_its_own_stream_and_now_and_then_by_the_source() {
+        let asked = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&asked);
+        let mut stretch = Stretch::new(Box::new(move |key| {
+            key.fill(counter.get());
+            counter.set(counter.get() + 1);
+            Ok(())
+        }));
+        let mut first = [0; 4096];
+        stretch.fill(&mut first).unwrap();
+        let mut whole = [0; 32 + 4096];
+        stream::<DOUBLE_ROUNDS>(&[0; 32], 0, &mut whole);
+        assert_eq!(whole[..32], stretch.key, "the first bytes are the next key");
+        assert_eq!(whole[32..], first, "the rest is given out");
+        for round in 1..=2 * RESEED_AFTER / first.len() {
+            let before = first;
+            stretch.fill(&mut first).unwrap();
+            assert!(first != before, "nothing is given out twice");
+            let expected = round * first.len() / RESEED_AFTER + 1;
+            assert_eq!(usize::from(asked.get()), expected);
+        }
+        let mut much = vec![0; 3 * RESEED_AFTER + 1];
+        stretch.fill(&mut much).unwrap();
+        assert!(
+            much.chunks(RESEED_AFTER)
+                .all(|piece| piece.iter().any(|byte| *byte != 0))
+        );
+    }
+
+    #[test]
+    fn a_source_that_fails_is_an_error() {
+        let mut stretch = Stretch::new(Box::new(|_| Err(io::Error::other("no entropy"))));
+        assert!(stretch.fill(&mut [0; 4]).is_err());
+    }
+}
