@@ -240,7 +240,7 @@ fn the_end_of_the_stream_without_a_close_frame() {
         (40, "open 1: 10.0.0.1:80"),
         (1040, "message last words"),
         (1040, &format!("disconnect 0: {ended}")),
-        (1040, &format!("end")),
+        (1040, "end"),
     ];
     check(world, once(URL), &expected);
 }

@@ -215,7 +215,7 @@ fn begin(world: &mut World, random: &mut Random, totals: &Rc<RefCell<Totals>>) {
         let (id, time) = (Rc::clone(&id), random.within(time..SHUTDOWN));
         let command = random.within(0..10);
         world.at(time, move |world| {
-            command_from_outside(world, id.get(), command)
+            command_from_outside(world, id.get(), command);
         });
     }
     let request = random_request(random);
