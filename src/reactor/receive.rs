@@ -33,6 +33,7 @@ impl Connection {
                 Ok(More::Perhaps) => {}
                 Ok(More::Drained) => break,
                 Ok(More::Ended) => {
+                    self.end_batch(shared);
                     // A write that met a reset before has taken the error from the socket, which
                     // from then on looks as if the peer had ended the stream in good order.
                     if !self.handle_link_error(shared) {
@@ -45,6 +46,7 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
+                    self.end_batch(shared);
                     let (mut output, _) = shared.turn.split(None);
                     self.life().handle_io_error(&mut output, error);
                     break;
@@ -52,6 +54,12 @@ impl Connection {
             }
         }
         shared.receive = buffer;
+        self.end_batch(shared);
+    }
+
+    /// What was delivered is a batch. If the connection has come to its end, the batch ends first: what
+    /// the handler does then, it does on an open connection.
+    fn end_batch(&mut self, shared: &mut Shared) {
         let mut wire = self.link.as_mut().map(|link| LinkWire {
             link,
             spare: &mut shared.spare,
@@ -157,6 +165,7 @@ impl Connection {
         let received = match received {
             Ok(received) => received,
             Err(error) => {
+                self.end_batch(shared);
                 let (mut output, _) = shared.turn.split(None);
                 self.life().fail(&mut output, error);
                 return Ok(More::Perhaps);
