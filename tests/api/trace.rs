@@ -188,9 +188,9 @@ fn secrets_are_never_shown() {
             "{text}"
         );
         if lost.epoch == 0 {
-            websockex::Reconnect::ByPolicy
+            Reconnect::ByPolicy
         } else {
-            websockex::Reconnect::Never
+            Reconnect::Never
         }
     });
     let log = rig.connect(request, recorder);
