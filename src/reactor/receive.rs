@@ -12,6 +12,9 @@ use std::io::{self, ErrorKind};
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
 const READS_PER_TURN: usize = 4;
 
+/// Bytes read behind the room of a message under way.
+const BEHIND_ROOM: usize = 16 * 1024;
+
 impl Connection {
     /// Reads what there is, up to a turn's share, and delivers it.
     pub(super) fn receive(&mut self, shared: &mut Shared) {
@@ -33,6 +36,7 @@ impl Connection {
                 Ok(More::Perhaps) => {}
                 Ok(More::Drained) => break,
                 Ok(More::Ended) => {
+                    self.end_batch(shared);
                     // A write that met a reset before has taken the error from the socket, which
                     // from then on looks as if the peer had ended the stream in good order.
                     if !self.handle_link_error(shared) {
@@ -45,6 +49,7 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
+                    self.end_batch(shared);
                     let (mut output, _) = shared.turn.split(None);
                     self.life().handle_io_error(&mut output, error);
                     break;
@@ -52,14 +57,20 @@ impl Connection {
             }
         }
         shared.receive = buffer;
+        self.end_batch(shared);
+        // What is called next is not for these bytes.
+        shared.turn.stamps.last = None;
+    }
+
+    /// What was delivered is a batch. If the connection has come to its end, the batch ends first: what
+    /// the handler does then, it does on an open connection.
+    fn end_batch(&mut self, shared: &mut Shared) {
         let mut wire = self.link.as_mut().map(|link| LinkWire {
             link,
             spare: &mut shared.spare,
         });
         let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
         self.core.end_batch(&mut shared.turn, wire);
-        // What is called next is not for these bytes.
-        shared.turn.stamps.last = None;
     }
 
     /// Is there anybody to read for?
@@ -96,7 +107,12 @@ impl Connection {
             Inbound::Open(decoder) => decoder.room(),
             _ => None,
         };
-        let in_room = room.as_ref().map_or(0, |room| room.len());
+        let (in_room, buffer) = match &room {
+            None => (0, buffer),
+            // What lies behind a long message is read with it, but not so much that of the next one
+            // more than a little has to be copied to where it will lie.
+            Some(room) => (room.len(), &mut buffer[..BEHIND_ROOM]),
+        };
         let asked = link.asked(in_room + buffer.len());
         let length = link.read(room, buffer, &mut shared.turn.stamps)?;
         shared.turn.tally.inbound.socket_bytes += length as u64;
@@ -159,6 +175,7 @@ impl Connection {
         let received = match received {
             Ok(received) => received,
             Err(error) => {
+                self.end_batch(shared);
                 let (mut output, _) = shared.turn.split(None);
                 self.life().fail(&mut output, error);
                 return Ok(More::Perhaps);
