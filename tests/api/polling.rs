@@ -66,26 +66,27 @@ fn sleeps() -> u64 {
 #[test]
 fn who_may_sleep_does_and_who_may_not_does_not() {
     const TURNS: u64 = 20;
-    let sleeps_in = |rig: &mut Rig| {
+    let sleeps_in_turns = |rig: &mut Rig| {
         let before = sleeps();
         for _ in 0..TURNS {
             let turn = rig.reactor.turn(Some(Duration::from_millis(1)));
             turn.expect("a turn");
         }
-        sleeps() - before
+        // A thread may have to wait for something else too, or be kept from its sleep until the time
+        // for it is over: now and then, but not in half of all turns.
+        sleeps() - before >= TURNS / 2
     };
-    // The thread may have to wait for something else, but hardly in every turn.
     let rig = |polling| Rig::with(Reactor::builder().polling(polling));
-    assert!(sleeps_in(&mut rig(Polling::Block)) >= TURNS);
-    assert!(sleeps_in(&mut rig(Polling::Busy)) < TURNS);
+    assert!(sleeps_in_turns(&mut rig(Polling::Block)));
+    assert!(!sleeps_in_turns(&mut rig(Polling::Busy)));
     // Without any news there is nothing to stay awake for.
     let mut patient = rig(Polling::SpinThenBlock(LONG));
-    assert!(sleeps_in(&mut patient) >= TURNS);
+    assert!(sleeps_in_turns(&mut patient));
     let (_peer, log, _server) = patient.open(Transport::Plain, Recorder::new(), |request| request);
-    assert!(sleeps_in(&mut patient) < TURNS, "{log:?}");
+    assert!(!sleeps_in_turns(&mut patient), "{log:?}");
     let mut brief = rig(Polling::SpinThenBlock(Duration::from_nanos(1)));
     let (_peer, log, _server) = brief.open(Transport::Plain, Recorder::new(), |request| request);
-    assert!(sleeps_in(&mut brief) >= TURNS, "{log:?}");
+    assert!(sleeps_in_turns(&mut brief), "{log:?}");
 }
 
 /// A turn never takes longer than it was given, however long the reactor would stay awake.

@@ -16,6 +16,8 @@ use websockex_peers::{
 const NAME: &str = "websockex";
 /// Connections opened at a time: fewer than a listener's backlog.
 const WAVE: usize = 64;
+/// How long `--spin` stays awake for news, which in an echo is never that far apart.
+const SPIN: Duration = Duration::from_millis(1);
 const NEXT_BATCH: TimerId = TimerId(0);
 
 fn main() -> Result<()> {
@@ -26,7 +28,7 @@ fn main() -> Result<()> {
         builder = builder.tls(TlsConfig::from_rustls(config));
     }
     if arguments.spin {
-        builder = builder.polling(Polling::Busy);
+        builder = builder.polling(Polling::SpinThenBlock(SPIN));
     }
     let mut reactor = builder.build()?;
     match arguments.mode {
