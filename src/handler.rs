@@ -369,7 +369,6 @@ pub struct Context<'a> {
     pub(crate) id: ConnectionId,
     pub(crate) life: &'a mut Life,
     pub(crate) output: Output<'a>,
-    pub(crate) received_at: Option<SystemTime>,
 }
 
 impl Context<'_> {
@@ -409,7 +408,7 @@ impl Context<'_> {
     /// `on_disconnect`; or these were the first packets after a machine began to stamp, which takes
     /// the kernel a moment.
     pub fn received_at(&self) -> Option<SystemTime> {
-        self.received_at
+        self.output.tally.received_at
     }
 
     /// Reads no more from this connection for now, so that TCP holds the peer back. What was read

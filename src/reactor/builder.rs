@@ -232,7 +232,6 @@ impl ReactorBuilder {
             trace,
             pool: Pool::default(),
             deflaters: Deflaters::default(),
-            stamps: Stamps::default(),
         };
         let shared = Shared {
             network: Network::new(poll.registry().try_clone().map_err(Error::Reactor)?),
@@ -241,6 +240,7 @@ impl ReactorBuilder {
             turn,
             spare: Spare::default(),
             receive: vec![0; self.receive_buffer],
+            stamps: Stamps::default(),
             timers: Timers::default(),
             gate: Gate::new(self.admission),
             #[cfg(feature = "tls")]

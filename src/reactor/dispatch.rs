@@ -95,13 +95,11 @@ impl Core {
             opened = Some((response, attempts));
         }
         let Session { inbound, life } = &mut self.session;
-        let received_at = turn.stamps.last;
         let (output, pool) = turn.split(wire);
         let mut cx = Context {
             id: self.id,
             life,
             output,
-            received_at,
         };
         if let Some((response, attempts)) = opened {
             if let Some(waiting) = self.opened.take() {
@@ -197,13 +195,11 @@ impl Core {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let life = &mut self.session.life;
             life.callback = callback;
-            let received_at = turn.stamps.last;
             let (output, _) = turn.split(reborrow(&mut wire));
             let mut cx = Context {
                 id: self.id,
                 life,
                 output,
-                received_at,
             };
             call(&mut *self.handler, &mut cx).map_err(Error::Handler)
         }));

@@ -129,6 +129,7 @@ struct Shared {
     turn: Turn,
     spare: Spare,
     receive: Vec<u8>,
+    stamps: Stamps,
     timers: Timers,
     /// Who may connect, and when.
     gate: Gate,
@@ -165,8 +166,6 @@ struct Turn {
     lap: Time,
     pool: Pool,
     deflaters: Deflaters,
-    /// When the bytes arrived that are delivered.
-    stamps: Stamps,
 }
 
 impl Turn {

@@ -59,7 +59,7 @@ impl Connection {
         shared.receive = buffer;
         self.end_batch(shared);
         // What is called next is not for these bytes.
-        shared.turn.stamps.last = None;
+        shared.turn.tally.received_at = None;
     }
 
     /// What was delivered is a batch. If the connection has come to its end, the batch ends first: what
@@ -114,7 +114,8 @@ impl Connection {
             Some(room) => (room.len(), &mut buffer[..BEHIND_ROOM]),
         };
         let asked = link.asked(in_room + buffer.len());
-        let length = link.read(room, buffer, &mut shared.turn.stamps)?;
+        let length = link.read(room, buffer, &mut shared.stamps)?;
+        shared.turn.tally.received_at = shared.stamps.last.take();
         shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);
@@ -161,7 +162,8 @@ impl Connection {
             self.life().fail(&mut output, error);
             return Ok(More::Drained);
         }
-        let length = link.read(None, &mut buffer[start..], &mut shared.turn.stamps)?;
+        let length = link.read(None, &mut buffer[start..], &mut shared.stamps)?;
+        shared.turn.tally.received_at = shared.stamps.last.take();
         shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);
