@@ -1,18 +1,9 @@
 //! When bytes arrived, as the kernel says it.
 
-use crate::support::{Duet, Log, Recorder, Rig, Server, Transport, frame};
+use crate::support::{Duet, Recorder, Transport, frame};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, SystemTime};
-use websockex::{ReceiveTimestamps, Request, SocketOptions};
-
-/// How far the clock may be set while a test runs.
-const SLACK: Duration = Duration::from_secs(5);
-
-fn stamped(request: Request, stamps: ReceiveTimestamps) -> Request {
-    let mut options = SocketOptions::default();
-    options.receive_timestamps = Some(stamps);
-    request.socket(options)
-}
+use std::time::SystemTime;
+use websockex::{Context, HandlerResult, Reconnect};
 
 /// What a callback was called for, and the stamp it saw.
 type Seen = (&'static str, Option<SystemTime>);
@@ -22,16 +13,20 @@ fn teller() -> (Recorder, Receiver<Seen>) {
     let (told, seen) = channel();
     let tell = move |what| {
         let told = told.clone();
-        move |cx: &mut websockex::Context<'_>| Ok(told.send((what, cx.received_at()))?)
+        move |cx: &mut Context<'_>| Ok(told.send((what, cx.received_at()))?)
     };
     let (open, message, ping) = (tell("open"), tell("message"), tell("ping"));
+    let disconnect = tell("disconnect");
     let recorder = Recorder::new()
         .open(move |cx, _| open(cx))
         .message(move |cx, _| message(cx))
         .ping(move |cx, _| ping(cx))
-        .batch_end(tell("batch end"))
-        .timer(tell("timer"))
-        .cast(tell("cast"));
+        .disconnect(move |cx, _| {
+            let told: HandlerResult = disconnect(cx);
+            told.expect("the test listens");
+            Reconnect::Never
+        })
+        .batch_end(tell("batch end"));
     (recorder, seen)
 }
 
@@ -53,8 +48,18 @@ fn without_the_option_there_is_none() {
 #[cfg(target_os = "linux")]
 mod on_linux {
     use super::*;
-    use crate::support::{Call, SHORT};
-    use websockex::TimerId;
+    use crate::support::{Call, Log, Rig, SHORT, Server};
+    use std::time::Duration;
+    use websockex::{ReceiveTimestamps, Request, SocketOptions, TimerId};
+
+    /// How far the clock may be set while a test runs.
+    const SLACK: Duration = Duration::from_secs(5);
+
+    fn stamped(request: Request, stamps: ReceiveTimestamps) -> Request {
+        let mut options = SocketOptions::default();
+        options.receive_timestamps = Some(stamps);
+        request.socket(options)
+    }
 
     /// Round trips until one is stamped: the kernel begins to stamp when the first socket of the
     /// machine asks for it, and that takes it a moment.
@@ -138,10 +143,16 @@ mod on_linux {
             duet.peer.write(&frames.collect::<Vec<_>>().concat());
             duet.rig.run_until(|| duet.log.texts().len() == texts.len());
             assert_eq!(duet.log.texts(), texts);
-            let stamps = seen.try_iter().filter(|(what, _)| *what == "message");
-            let stamps: Vec<_> = stamps.map(|(_, at)| at.expect("a stamp")).collect();
+            let seen: Vec<_> = seen.try_iter().collect();
+            let of = |wanted| seen.iter().filter(move |(what, _)| *what == wanted);
+            let stamps = of("message").map(|(_, at)| at.expect("a stamp"));
+            let stamps: Vec<_> = stamps.collect();
             assert_eq!(stamps.len(), texts.len());
             assert!(stamps.is_sorted(), "{stamps:?}");
+            // A turn is a few reads, so of a few bytes; a record is delivered whole.
+            if transport == Transport::Plain {
+                assert!(of("batch end").count() > texts.len() / 2, "{seen:?}");
+            }
         }
     }
 
@@ -179,6 +190,27 @@ mod on_linux {
                     other => assert_eq!(at, None, "{other}"),
                 }
             }
+        }
+    }
+
+    /// The last bytes and the end of the connection, which is not about them, in one turn.
+    #[test]
+    fn the_end_has_no_stamp_of_what_came_before() {
+        for &transport in Transport::ALL {
+            let (
+                Duet {
+                    mut peer, mut rig, ..
+                },
+                seen,
+            ) = open(transport, ReceiveTimestamps::new());
+            peer.text("the last words");
+            peer.reset();
+            rig.run();
+            let seen: Vec<_> = seen.try_iter().collect();
+            let of = |wanted| seen.iter().find(|(what, _)| *what == wanted);
+            let (_, message) = of("message").expect("it was there before the reset");
+            assert!(message.is_some());
+            assert_eq!(of("disconnect"), Some(&("disconnect", None)), "{seen:?}");
         }
     }
 }
