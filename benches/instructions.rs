@@ -5,6 +5,9 @@
 //! each workload with few rounds and with many, and divides the difference by the messages between
 //! them, so that nothing of start-up is in the figure. valgrind has no AVX-512, so these are the
 //! AVX2 paths.
+//!
+//! `benches/instructions.txt` holds the counts that are kept to. `-- --check` fails when one has grown by
+//! more than [`TOLERANCE`]; `-- --update` writes the file anew, for a change that is meant.
 
 #[path = "support/frames.rs"]
 mod frames;
@@ -28,6 +31,9 @@ use websockex::protocol::frame::OpCode;
 use websockex::{Context, Handler, HandlerResult, Message, Reactor};
 
 const RECEIVE_BUFFER: usize = 128 * 1024;
+/// What a count may grow by: another version of the compiler moves it a little.
+const TOLERANCE: f64 = 0.03;
+const COUNTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 const FEW: u32 = 1;
 const MANY: u32 = 21;
 
@@ -45,8 +51,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (way, workload, rounds) = (next()?, next()?, next()?.parse()?);
         return run(&way, &workload, rounds);
     }
+    let words: Vec<String> = std::iter::once(first).chain(arguments).collect();
+    let has = |name: &str| words.iter().any(|word| word == name);
     // Cargo says `--bench` when it is to be measured, and not when it is only to be tested.
-    let measured = first == "--bench" && arguments.all(|argument| argument != "--test");
+    let measured = has("--bench") && !has("--test");
+    let known = std::fs::read_to_string(COUNTS)?;
+    let mut counts = String::new();
+    let mut grown = Vec::new();
     for workload in WORKLOADS {
         for way in WAYS {
             if !measured {
@@ -56,10 +67,30 @@ fn main() -> Result<(), Box<dyn Error>> {
             let instructions = count(way, workload, MANY)? - count(way, workload, FEW)?;
             let messages = messages_in(&buffer(workload)) * u64::from(MANY - FEW);
             let each = instructions as f64 / messages as f64;
-            println!("{workload:>16}  {way:<10} {each:8.1} instructions/message");
+            let name = format!("{workload:>16}  {way:<10}");
+            let line = format!("{name} {each:8.1} instructions/message\n");
+            let before = kept(&known, &name).unwrap_or(f64::INFINITY);
+            if each > before * (1.0 + TOLERANCE) {
+                grown.push(format!(
+                    "{workload} {way}: {each:.1}, and it was {before:.1}"
+                ));
+            }
+            print!("{line}");
+            counts.push_str(&line);
         }
     }
+    if has("--update") {
+        std::fs::write(COUNTS, counts)?;
+    } else if has("--check") && !grown.is_empty() {
+        return Err(format!("more instructions than before: {}", grown.join("; ")).into());
+    }
     Ok(())
+}
+
+/// The count that the file has under this name.
+fn kept(known: &str, name: &str) -> Option<f64> {
+    let line = known.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Instructions of a whole run.
