@@ -13,11 +13,13 @@ use std::time::Duration;
 /// A thread that sleeps has to be woken when a message arrives, which takes longer than all that this
 /// crate does with the message: a few microseconds, and tens of them where the core has gone to sleep
 /// too. Over loopback an echo of 128 bytes comes back in 12 µs to a reactor that is awake, and in 18
-/// to one that sleeps. One that stays awake asks the kernel (`epoll_wait` with no timeout, some tenths of a
-/// microsecond each) until there is news, and pays for it with its core: while it spins it takes all
-/// of it, whether messages come or not, and keeps the core from its saving states. Only do that on a
-/// core that nobody else needs; [`ReactorBuilder::pin_to`](crate::ReactorBuilder::pin_to) takes
-/// one. With fewer cores than busy threads it makes everything slower, this reactor too.
+/// to one that sleeps.
+///
+/// One that stays awake asks the kernel (`epoll_wait` with no timeout, some tenths of a microsecond
+/// each) until there is news, and pays for it with its core: while it spins it takes all of it, whether
+/// messages come or not, and keeps the core from its saving states. Only do that on a core that nobody
+/// else needs; [`ReactorBuilder::pin_to`](crate::ReactorBuilder::pin_to) takes one. With fewer cores
+/// than busy threads it makes everything slower, this reactor too.
 ///
 /// In all modes timers, commands from other threads and shutdown come in their time, and a message
 /// costs the same once it was noticed.
@@ -31,8 +33,8 @@ pub enum Polling {
     /// than this time takes a whole core. Timers are not news, so what they send is answered to a
     /// reactor that may be asleep. A hundred microseconds suit a peer in the same building.
     SpinThenBlock(Duration),
-    /// Never sleeps: one core for as long as the reactor runs, idle or not, [`Reactor::turn`](super::Reactor::turn) with a
-    /// timeout included.
+    /// Never sleeps: one core for as long as the reactor runs, idle or not,
+    /// [`Reactor::turn`](super::Reactor::turn) with a timeout included.
     Busy,
 }
 
