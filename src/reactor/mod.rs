@@ -489,6 +489,7 @@ impl Reactor {
                 });
             }
             Command::AddSink(tap) => self.shared.turn.trace.add_outlet(Box::new(tap)),
+            Command::RemoveSink(id) => self.shared.turn.trace.remove_outlet(id),
             Command::Resolved { host, answer } => self.handle_answer(&host, &answer),
             Command::Shutdown { deadline } => {
                 let deadline = self.shared.turn.now.after(deadline);
@@ -651,9 +652,12 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
 }
 
 impl Drop for Reactor {
-    /// Drops all connections at once; their handlers are dropped without further callbacks.
+    /// Drops all connections at once; their handlers are dropped without further callbacks. The trace's
+    /// sinks get some time to take what waits for them.
     fn drop(&mut self) {
         self.shared.central.shut();
+        self.shared.turn.trace.remove_outlets();
+        self.shared.central.sinks.wait_for_ends();
     }
 }
 

@@ -6,9 +6,9 @@ use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::request::{IntoRequest, Request};
-use crate::sinks::{SinkMeter, Tap};
+use crate::sinks::{Roster, Tap};
 use crate::stats::meter::ReactorMeter;
-use crate::trace::{Level, Sink, SinkStats};
+use crate::trace::{Level, Sink, SinkId, SinkStats};
 use mio::Waker;
 use std::any::Any;
 use std::cell::Cell;
@@ -100,6 +100,7 @@ pub(super) enum Command {
     },
     Print(bool),
     AddSink(Tap),
+    RemoveSink(SinkId),
     WithHandler {
         id: ConnectionId,
         call: HandlerCall,
@@ -138,8 +139,8 @@ pub(super) struct Central {
     /// What times since the start are counted from.
     pub(super) start: Instant,
     pub(super) meter: ReactorMeter,
-    /// Of the trace, in the order in which they were added.
-    pub(super) sinks: Mutex<Vec<Arc<SinkMeter>>>,
+    /// Of the trace.
+    pub(super) sinks: Roster,
     waker: Waker,
     /// The reactor was woken and has not looked yet: no need to wake it again.
     pub(super) woken: AtomicBool,
@@ -164,7 +165,7 @@ impl Central {
             number: REACTORS.fetch_add(1, Ordering::Relaxed) + 1,
             start,
             meter: ReactorMeter::default(),
-            sinks: Mutex::default(),
+            sinks: Roster::default(),
             waker,
             woken: AtomicBool::new(false),
             capacity,
@@ -181,16 +182,6 @@ impl Central {
         // A panic of another thread cannot have left them in disorder: nothing of a user's runs
         // while they are locked.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn add_sink_meter(&self, meter: Arc<SinkMeter>) {
-        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
-        sinks.push(meter);
-    }
-
-    pub(super) fn sink_stats(&self) -> Vec<SinkStats> {
-        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
-        sinks.iter().map(|meter| meter.snapshot()).collect()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -537,19 +528,60 @@ impl Remote {
         self.central.offer(Command::Replace { id, handler })
     }
 
-    /// Sends each event that is recorded from now on to `sink` as well.
+    /// Sends each event that is recorded from now on to `sink` as well, until the reactor ends or the
+    /// sink is removed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use websockex::trace::Record;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = websockex::Client::start()?;
+    /// # let remote = client.remote();
+    /// // Something is odd: for a while, let us see what.
+    /// let sink = remote.add_trace_sink(|record: &Record| println!("{:?}", record.event))?;
+    /// // ...
+    /// let stats = remote.remove_trace_sink(sink, Duration::from_secs(1))?;
+    /// println!("{} events, {} missed", stats.written, stats.dropped);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`SendError::Gone`], [`SendError::Full`].
     ///
     /// # Panics
     /// If the operating system gives no thread, as [`std::thread::spawn`] does.
-    pub fn add_trace_sink(&self, sink: impl Sink + 'static) -> Result<(), SendError> {
-        let tap = Tap::new(sink).expect("the operating system gives a thread");
+    pub fn add_trace_sink(&self, sink: impl Sink + 'static) -> Result<SinkId, SendError> {
+        let tap = self.central.sinks.tap(sink);
+        let tap = tap.expect("the operating system gives a thread");
         let meter = Arc::clone(&tap.meter);
+        let id = meter.id;
         self.central.offer(Command::AddSink(tap))?;
-        self.central.add_sink_meter(meter);
-        Ok(())
+        self.central.sinks.add(meter);
+        Ok(id)
+    }
+
+    /// Removes a sink of the trace, whether it was there from the start or was added. It gets what was
+    /// recorded so far; this waits until it has taken that, was flushed and is dropped, and returns what
+    /// became of its events. [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks) has the ids, and
+    /// this one no more.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`]: the reactor, or the sink, is not that far; it is being removed all the
+    /// same, and asking again goes on waiting. [`SendError::OwnThread`]; [`SendError::Full`];
+    /// [`SendError::Gone`]: there is no such sink, or the reactor is gone.
+    pub fn remove_trace_sink(&self, id: SinkId, timeout: Duration) -> Result<SinkStats, SendError> {
+        if self.central.is_own_thread() {
+            return Err(SendError::OwnThread);
+        }
+        let meter = self.central.sinks.find(id).ok_or(SendError::Gone)?;
+        self.central.offer(Command::RemoveSink(id))?;
+        if !meter.wait_for_end(timeout) {
+            return Err(SendError::TimedOut);
+        }
+        self.central.sinks.remove(id);
+        Ok(meter.snapshot())
     }
 
     /// Ends the reactor: all connections are closed with 1001, those that are not closed after

@@ -227,7 +227,7 @@ impl Remote {
             }
         }
         stats.uptime = self.central.start.elapsed();
-        stats.sinks = self.central.sink_stats();
+        stats.sinks = self.central.sinks.stats();
         stats
     }
 
