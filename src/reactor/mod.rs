@@ -457,8 +457,8 @@ impl Reactor {
             Command::Pause { id, paused } => {
                 self.with(id, |connection, shared| connection.pause(shared, paused));
             }
-            Command::Cast { id, message } => {
-                self.with(id, |connection, shared| connection.cast(shared, message));
+            Command::Cast { id, cast } => {
+                self.with(id, |connection, shared| connection.cast(shared, cast));
             }
             Command::Close { id, code, reason } => {
                 let close = CloseFrame {
@@ -520,7 +520,7 @@ impl Reactor {
             .shutdown
             .is_some_and(|deadline| self.shared.turn.now >= deadline)
         {
-            self.for_all(|connection, _| connection.abort());
+            self.for_all(Connection::abort);
         }
         // A poll must not wait for a time that is past.
         if self.shared.is_shutting_down() && self.shared.central.shut_if_empty() {

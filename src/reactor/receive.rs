@@ -7,6 +7,10 @@ use super::connection::Connection;
 use super::link::{LinkWire, More};
 use crate::error::Error;
 use crate::session::{Inbound, Session, Stage, Wire};
+#[cfg(feature = "tls")]
+use crate::trace::event::Event;
+#[cfg(feature = "tls")]
+use crate::trace::kind::Kind;
 use std::io::{self, ErrorKind};
 
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
@@ -157,7 +161,17 @@ impl Connection {
         let received = match received {
             Ok(received) => received,
             Err(error) => {
+                let alert = link.tls.as_ref().and_then(|tls| tls.alert);
                 let (mut output, _) = shared.turn.split(None);
+                if let Some(alert) = alert {
+                    self.life().record(&mut output, Kind::TlsAlert, |time, id| {
+                        let (number, name) = (alert.number, alert.name());
+                        match alert.received {
+                            true => Event::tls_alert_received(time, id, number, name),
+                            false => Event::tls_alert_sent(time, id, number, name),
+                        }
+                    });
+                }
                 self.life().fail(&mut output, error);
                 return Ok(More::Perhaps);
             }

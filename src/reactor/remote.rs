@@ -1,5 +1,6 @@
 //! Commands from other threads: a bounded queue that wakes the reactor once for many.
 
+use super::casts::Cast;
 use super::resolver::Answer;
 use super::slots::{Availability, Slots};
 use crate::error::{Error, SendError};
@@ -86,7 +87,7 @@ pub(super) enum Command {
     },
     Cast {
         id: ConnectionId,
-        message: Box<dyn Any + Send>,
+        cast: Cast,
     },
     Close {
         id: ConnectionId,
@@ -421,7 +422,7 @@ impl Remote {
     /// opens next, over a supervised restart too. 65,536 may wait for a connection; those beyond are
     /// dropped, counted in [`ConnectionStats::drops`](crate::stats::ConnectionStats::drops), and the
     /// trace records the first. So it does with the number of those that wait when the connection
-    /// ends for good.
+    /// ends for good. Of those that the handler gets it records the name of the type.
     ///
     /// # Errors
     /// [`SendError::Gone`], or [`SendError::Full`] when the reactor does not keep up.
@@ -429,8 +430,8 @@ impl Remote {
         if self.central.slots().availability(id).is_none() {
             return Err(SendError::Gone);
         }
-        let message = Box::new(message);
-        self.central.offer(Command::Cast { id, message })
+        let cast = Cast::new(message);
+        self.central.offer(Command::Cast { id, cast })
     }
 
     /// Closes a connection, as [`Context::close_with`](crate::Context::close_with) does.
