@@ -478,6 +478,12 @@ impl Reactor {
                 self.for_all(|connection, shared| connection.set_level(shared, level));
             }
             Command::Print(print) => self.shared.turn.trace.set_print(print),
+            Command::LastEvents { id, answer } => {
+                let ring = self.shared.turn.trace.ring();
+                let events = id.map_or_else(|| ring.iter(), |id| ring.of(id.into()));
+                // Whoever asked may have stopped waiting.
+                let _ = answer.send(events.copied().collect());
+            }
             Command::WithHandler { id, call } => {
                 self.with(id, |connection, shared| {
                     connection.with_handler(shared, call);

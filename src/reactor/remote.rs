@@ -9,14 +9,14 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::request::{IntoRequest, Request};
 use crate::sinks::{Roster, Tap};
 use crate::stats::meter::ReactorMeter;
-use crate::trace::{Level, Sink, SinkId, SinkStats};
+use crate::trace::{Event, Level, Sink, SinkId, SinkStats};
 use mio::Waker;
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,11 @@ pub(super) enum Command {
         level: Level,
     },
     Print(bool),
+    LastEvents {
+        /// Those of all, if none is named.
+        id: Option<ConnectionId>,
+        answer: SyncSender<Vec<Event>>,
+    },
     AddSink(Tap),
     RemoveSink(SinkId),
     WithHandler {
@@ -187,6 +192,11 @@ impl Central {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commands that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue().commands.len()
     }
 
     /// Posts what must not be refused.
@@ -360,11 +370,7 @@ impl Remote {
         }
         let (sender, receiver) = sync_channel(1);
         self.post_send(id, message.into(), Some(sender))?;
-        match receiver.recv_timeout(timeout) {
-            Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => Err(SendError::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => Err(SendError::Gone),
-        }
+        answer(&receiver, timeout)?
     }
 
     /// Reads no more from a connection, as
@@ -463,6 +469,39 @@ impl Remote {
         self.central.offer(Command::Print(print))
     }
 
+    /// The flight recorder from outside: the events that the trace still holds of one connection, which may
+    /// have ended, or of all, oldest first. The reactor's thread copies them, 128 bytes each.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use websockex::{Remote, SendError};
+    /// use websockex::trace::render;
+    ///
+    /// # fn show(remote: &Remote) -> Result<(), Box<dyn std::error::Error>> {
+    /// // For ui.perfetto.dev, where each connection is a track on a time line.
+    /// let events = remote.last_events(None, Duration::from_secs(1))?;
+    /// std::fs::write("trace.json", render::chrome(&events, |_| None).to_string())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`]; [`SendError::OwnThread`]; [`SendError::Full`]; [`SendError::Gone`]: the
+    /// reactor is gone.
+    pub fn last_events(
+        &self,
+        id: Option<ConnectionId>,
+        timeout: Duration,
+    ) -> Result<Vec<Event>, SendError> {
+        if self.central.is_own_thread() {
+            return Err(SendError::OwnThread);
+        }
+        let (sender, receiver) = sync_channel(1);
+        self.central
+            .offer(Command::LastEvents { id, answer: sender })?;
+        answer(&receiver, timeout)
+    }
+
     /// Runs `call` on a connection's handler, on the reactor's thread and between two of its callbacks,
     /// and waits for what it returns: to look at a live handler, or to mend it.
     ///
@@ -505,11 +544,7 @@ impl Remote {
             let _ = sender.send(call(handler));
         });
         self.central.offer(Command::WithHandler { id, call })?;
-        match receiver.recv_timeout(timeout) {
-            Ok(result) => Ok(result),
-            Err(RecvTimeoutError::Timeout) => Err(SendError::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => Err(SendError::Gone),
-        }
+        answer(&receiver, timeout)
     }
 
     /// Puts `handler` in the place of a connection's handler, which is dropped. The connection goes on
@@ -602,6 +637,14 @@ impl Remote {
         self.central.wake();
         Ok(())
     }
+}
+
+/// Waits for what the reactor answers.
+fn answer<R>(receiver: &Receiver<R>, timeout: Duration) -> Result<R, SendError> {
+    receiver.recv_timeout(timeout).map_err(|error| match error {
+        RecvTimeoutError::Timeout => SendError::TimedOut,
+        RecvTimeoutError::Disconnected => SendError::Gone,
+    })
 }
 
 impl fmt::Debug for Remote {

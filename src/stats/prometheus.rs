@@ -121,6 +121,18 @@ impl Page<'_, '_> {
             stats.drops,
         )?;
         self.single(
+            "queued_bytes",
+            "Bytes that wait for the sockets.",
+            "gauge",
+            stats.queued_bytes,
+        )?;
+        self.single(
+            "queued_commands",
+            "Commands of other threads that wait for the reactor.",
+            "gauge",
+            stats.queued_commands,
+        )?;
+        self.single(
             "queued_bytes_high",
             "Most bytes that ever waited on one connection.",
             "gauge",
