@@ -336,7 +336,7 @@ pub trait Handler: Any {
     }
 
     /// The last message of a read was delivered: the moment for work that is worth doing once per
-    /// batch.
+    /// batch. If the connection's end was in the same read, this comes before it.
     #[allow(clippy::missing_errors_doc)]
     fn on_batch_end(&mut self, cx: &mut Context<'_>) -> HandlerResult {
         let _ = cx;

@@ -103,7 +103,6 @@ impl Connection {
                     life,
                 },
                 casts: Casts::default(),
-                batch: false,
                 peer: None,
                 published,
                 opened: None,

@@ -15,6 +15,7 @@ use crate::protocol::decoder::Event;
 use crate::session::backlog::Hold;
 use crate::session::inbound::FrameTrace;
 use crate::session::supervision::into_error;
+use crate::session::timers::Timers;
 use crate::session::{Inbound, Session, Stage, Wire};
 use crate::stats::meter::ConnectionMeter;
 use crate::trace::event::Event as TraceEvent;
@@ -32,8 +33,6 @@ pub(super) struct Core {
     pub(super) session: Session,
     /// Casts that wait for the connection to open.
     pub(super) casts: Casts,
-    /// Messages were delivered since the last `on_batch_end`.
-    pub(super) batch: bool,
     pub(super) peer: Option<SocketAddr>,
     /// Who waits for the connection to open.
     pub(super) opened: Option<Opened>,
@@ -145,18 +144,18 @@ impl Core {
             // message goes from the decoder to the handler in registers.
             let result = match decoder.decode_whole(&mut input, pool, &mut observer) {
                 Some(Event::Text(text)) => {
-                    self.batch = true;
+                    cx.life.batch = true;
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Text(text))
                 }
                 Some(Event::Binary(bytes)) => {
-                    self.batch = true;
+                    cx.life.batch = true;
                     cx.life.callback = Callback::OnMessage;
                     handler.on_message(&mut cx, Message::Binary(bytes))
                 }
                 _ => match decoder.decode_any(&mut input, pool, &mut observer) {
                     Ok(Some(event)) => {
-                        self.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
+                        cx.life.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
                         call_for(event, handler, &mut cx)
                     }
                     Ok(None) => return Ok(()),
@@ -210,7 +209,7 @@ impl Core {
 
     /// What was delivered since the last time is a batch; it ends here.
     pub(super) fn end_batch(&mut self, turn: &mut Turn, wire: Option<&mut dyn Wire>) {
-        if std::mem::take(&mut self.batch) {
+        if std::mem::take(&mut self.session.life.batch) {
             self.session.life.heard.message(turn.now);
             self.call(turn, wire, Callback::OnBatchEnd, |handler, cx| {
                 handler.on_batch_end(cx)
@@ -235,7 +234,7 @@ impl Core {
     pub(super) fn conclude(
         &mut self,
         turn: &mut Turn,
-        wire: Option<&mut dyn Wire>,
+        mut wire: Option<&mut dyn Wire>,
         outcome: Outcome,
     ) {
         let error = match outcome {
@@ -244,18 +243,26 @@ impl Core {
             Err(panic) => Error::HandlerPanicked(panic_message(&*panic)),
         };
         self.session.inbound = Inbound::Nobody;
+        if matches!(error, Error::Protocol(_)) {
+            // As long as the connection is open: what the handler sends now is sent.
+            self.end_batch(turn, reborrow(&mut wire));
+        }
         let (mut output, _) = turn.split(wire);
         let life = &mut self.session.life;
+        if matches!(error, Error::Handler(_) | Error::HandlerPanicked(_)) {
+            // It is only told of the end from here on.
+            life.timers = Timers::default();
+        }
         let callback = life.callback;
         match &error {
             Error::HandlerPanicked(message) => {
-                self.batch = false;
+                life.batch = false;
                 life.record(&mut output, Kind::HandlerPanicked, |time, id| {
                     TraceEvent::handler_panicked(time, id, callback, message)
                 });
             }
             Error::Handler(failure) => {
-                self.batch = false;
+                life.batch = false;
                 // The text of a handler's error is made by foreign code, which may panic too.
                 let text = catch_unwind(AssertUnwindSafe(|| failure.to_string()))
                     .unwrap_or_else(|_| "(an error that cannot be displayed)".to_owned());
@@ -358,10 +365,23 @@ fn call_for(event: Event<'_>, handler: &mut dyn Handler, cx: &mut Context<'_>) -
             handler.on_pong(cx, payload)
         }
         Event::Close(close) => {
+            end_last_batch(handler, cx)?;
             cx.life.handle_close(&mut cx.output, close);
             Ok(())
         }
     }
+}
+
+/// The batch before a Close frame ends while the connection is still
+/// open: what the handler sends now is sent, and if it fails, that is the end for good.
+#[cold]
+fn end_last_batch(handler: &mut dyn Handler, cx: &mut Context<'_>) -> HandlerResult {
+    if !std::mem::take(&mut cx.life.batch) {
+        return Ok(());
+    }
+    cx.life.heard.message(cx.output.now);
+    cx.life.callback = Callback::OnBatchEnd;
+    handler.on_batch_end(cx)
 }
 
 /// Why it ended, without calling the foreign code that displays a handler's error.

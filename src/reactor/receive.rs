@@ -37,6 +37,7 @@ impl Connection {
                 Ok(More::Perhaps) => {}
                 Ok(More::Drained) => break,
                 Ok(More::Ended) => {
+                    self.end_batch(shared);
                     // A write that met a reset before has taken the error from the socket, which
                     // from then on looks as if the peer had ended the stream in good order.
                     if !self.handle_link_error(shared) {
@@ -49,6 +50,7 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
+                    self.end_batch(shared);
                     let (mut output, _) = shared.turn.split(None);
                     self.life().handle_io_error(&mut output, error);
                     break;
@@ -56,6 +58,12 @@ impl Connection {
             }
         }
         shared.receive = buffer;
+        self.end_batch(shared);
+    }
+
+    /// What was delivered is a batch. If the connection has come to its end, the batch ends first: what
+    /// the handler does then, it does on an open connection.
+    fn end_batch(&mut self, shared: &mut Shared) {
         let mut wire = self.link.as_mut().map(|link| LinkWire {
             link,
             spare: &mut shared.spare,
@@ -161,17 +169,9 @@ impl Connection {
         let received = match received {
             Ok(received) => received,
             Err(error) => {
-                let alert = link.tls.as_ref().and_then(|tls| tls.alert);
+                self.end_batch(shared);
+                self.record_alert(shared);
                 let (mut output, _) = shared.turn.split(None);
-                if let Some(alert) = alert {
-                    self.life().record(&mut output, Kind::TlsAlert, |time, id| {
-                        let (number, name) = (alert.number, alert.name());
-                        match alert.received {
-                            true => Event::tls_alert_received(time, id, number, name),
-                            false => Event::tls_alert_sent(time, id, number, name),
-                        }
-                    });
-                }
                 self.life().fail(&mut output, error);
                 return Ok(More::Perhaps);
             }
@@ -186,5 +186,23 @@ impl Connection {
         }
         let link = self.link.as_ref().expect("only `settle` drops it");
         Ok(link.more_after(length, asked))
+    }
+
+    /// Of the error that TLS has met.
+    #[cfg(feature = "tls")]
+    fn record_alert(&mut self, shared: &mut Shared) {
+        let tls = self.link.as_ref().and_then(|link| link.tls.as_ref());
+        let Some(alert) = tls.and_then(|tls| tls.alert) else {
+            return;
+        };
+        let (mut output, _) = shared.turn.split(None);
+        self.life().record(&mut output, Kind::TlsAlert, |time, id| {
+            let (number, name) = (alert.number, alert.name());
+            if alert.received {
+                Event::tls_alert_received(time, id, number, name)
+            } else {
+                Event::tls_alert_sent(time, id, number, name)
+            }
+        });
     }
 }

@@ -163,7 +163,17 @@ impl Life {
     /// §7.1.7), if there is a socket left to say it on.
     pub(crate) fn fail(&mut self, output: &mut Output<'_>, error: Error) {
         match self.stage {
-            Stage::Over | Stage::Ended | Stage::Failing => return,
+            Stage::Ended => return,
+            Stage::Over | Stage::Failing => {
+                // The first reason sticks, but a handler that has failed has had its last attempt.
+                let ending = self.ending.as_deref();
+                let failed = ending.is_some_and(DisconnectReason::is_handler_failure);
+                let reason = DisconnectReason::Failed(error);
+                if reason.is_handler_failure() && !failed {
+                    self.ending = Some(Box::new(reason));
+                }
+                return;
+            }
             Stage::Open | Stage::Closing | Stage::Closed => {}
             // Only the handler can fail between two attempts. There is nothing to disconnect.
             Stage::BackOff | Stage::Queued => {

@@ -107,6 +107,8 @@ pub(crate) struct Life {
     pub(super) failures: u32,
     /// The handler, or another thread, wants nothing more to be read for now.
     pub(crate) paused: bool,
+    /// Messages were delivered since the last `on_batch_end`.
+    pub(crate) batch: bool,
     /// The queue has reached its high-water mark, and not yet fallen to the low one.
     pub(crate) high_water: bool,
     /// Why the connection ends, once that is known.
@@ -143,6 +145,7 @@ impl Life {
             liveness: None,
             failures: 0,
             paused: false,
+            batch: false,
             high_water: false,
             ending: None,
             clean: false,

@@ -4,7 +4,7 @@
 use crate::support::server::close_payload;
 use crate::support::{Duet, Recorder, Rig, Server, Transport, frame};
 use websockex::trace::{Kind, Level, Subject, render};
-use websockex::{Message, Reactor, ReconnectPolicy, Request};
+use websockex::{Message, Reactor, Reconnect, ReconnectPolicy, Request};
 
 /// A whole small session as a person reads it.
 #[test]
@@ -24,10 +24,10 @@ fn a_session_in_dbg_lines() {
     let mut rig = Rig::with(Reactor::builder().trace(Level::Payload));
     let recorder = Recorder::new()
         .open(|cx, _| Ok(cx.send_text("hello")?))
-        .batch_end(|cx| {
-            // Closing already; the trace says nothing of what was not sent.
+        .disconnect(|cx, _| {
+            // Closed already; the trace says nothing of what was not sent.
             assert!(cx.send_text("too late").is_err());
-            Ok(())
+            Reconnect::ByPolicy
         });
     rig.connect(server.request(), recorder);
     rig.run();
@@ -214,9 +214,9 @@ fn secrets_are_never_shown() {
             "{text}"
         );
         if lost.epoch == 0 {
-            websockex::Reconnect::ByPolicy
+            Reconnect::ByPolicy
         } else {
-            websockex::Reconnect::Never
+            Reconnect::Never
         }
     });
     let log = rig.connect(request, recorder);

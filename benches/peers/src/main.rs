@@ -66,7 +66,7 @@ impl Options {
                 .file_stem()
                 .and_then(|name| name.to_str())
                 .unwrap_or("");
-            if name.starts_with("peer_") {
+            if name.starts_with("peer_") && path.is_file() {
                 clients.push(name.to_owned());
             }
         }

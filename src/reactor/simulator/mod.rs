@@ -11,6 +11,7 @@
 //! - [`server`]: WebSocket servers and proxies that follow a script.
 //! - [`log`]: what happened, for comparing and for looking into failures.
 //! - [`paths`]: one scenario for each way that a connection can take, with its times.
+//! - [`storm`]: thousands of sessions, servers that do anything, all faults.
 
 mod faults;
 mod log;
@@ -20,6 +21,7 @@ mod peer;
 mod random;
 mod server;
 mod socket;
+mod storm;
 mod world;
 
 pub(super) use network::Network;

@@ -21,12 +21,15 @@ use std::time::Duration;
 #[derive(Clone)]
 pub(super) enum Route {
     /// A server, made anew for each connection.
-    Serves(Rc<dyn Fn(&mut Random) -> Box<dyn Peer>>),
+    Serves(Serve),
     /// A reset.
     Refuses,
     /// Nothing: the packets get lost.
     Silent,
 }
+
+/// Makes the peer of a new connection.
+pub(super) type Serve = Rc<dyn Fn(&mut Random) -> Box<dyn Peer>>;
 
 /// How long a packet takes.
 pub(super) const LATENCY: Duration = Duration::from_millis(10);
@@ -44,6 +47,7 @@ const GRAVES: usize = 8;
 pub(in crate::reactor) struct Network(Rc<RefCell<State>>);
 
 /// What is to happen.
+#[derive(Clone, Copy)]
 enum Happening {
     /// The TCP handshake of this socket comes to its end.
     Connect(usize),
@@ -475,7 +479,6 @@ impl State {
         };
         let mut line = Line {
             number,
-            random: &mut self.random,
             log: &self.log,
             output: Vec::new(),
             end: None,

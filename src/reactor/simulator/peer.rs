@@ -1,7 +1,6 @@
 //! The other end of a simulated TCP connection, as the network calls it.
 
 use super::log::Log;
-use super::random::Random;
 use std::time::Duration;
 
 /// A server, or a proxy.
@@ -33,7 +32,6 @@ pub(super) enum End {
 pub(super) struct Line<'a> {
     /// The number of the connection.
     pub(super) number: usize,
-    pub(super) random: &'a mut Random,
     pub(super) log: &'a Log,
     /// What it sends.
     pub(super) output: Vec<u8>,

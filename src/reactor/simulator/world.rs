@@ -36,7 +36,7 @@ pub(super) struct World {
     clock: Rc<Cell<Time>>,
     random: Random,
     faults: Faults,
-    names: BTreeMap<&'static str, (Duration, Answer)>,
+    names: BTreeMap<String, (Duration, Answer)>,
     /// What the reactor's resolver asks.
     questions: Receiver<String>,
     /// What is to happen apart from the network.
@@ -95,10 +95,14 @@ impl World {
     }
 
     /// `name` has these addresses, which are known after `delay`.
-    pub(super) fn name(&mut self, name: &'static str, delay: Duration, addresses: &[&str]) {
+    pub(super) fn name(&mut self, name: &str, delay: Duration, addresses: &[&str]) {
         let parse = |address: &&str| -> IpAddr { address.parse().expect("an address") };
-        let addresses = addresses.iter().map(parse).collect();
-        self.names.insert(name, (delay, Ok(addresses)));
+        self.answer(name, delay, Ok(addresses.iter().map(parse).collect()));
+    }
+
+    /// Whoever asks for `name` is told so after `delay`.
+    pub(super) fn answer(&mut self, name: &str, delay: Duration, answer: Answer) {
+        self.names.insert(name.to_owned(), (delay, answer));
     }
 
     /// At `address`, each connection gets a peer from `serve`.
@@ -173,6 +177,9 @@ impl World {
             self.log.tell(format!("owner: {error}"));
             self.escalated.push(error);
         }
+        // At once, while the last lines of the log are those that led here.
+        let violations = self.log.violations();
+        assert!(violations.is_empty(), "{violations:?}");
         true
     }
 

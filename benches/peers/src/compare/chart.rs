@@ -69,7 +69,9 @@ pub(crate) fn draw(outcomes: &[Outcome]) -> String {
                 "<text x='8' y='{middle:.1}'>{}  {}</text>",
                 row.id, row.what
             );
-            if let Goal::Ratio(goal) = row.goal {
+            if let Goal::Ratio(goal) = row.goal
+                && !goal.is_nan()
+            {
                 let at = x(goal);
                 let _ = writeln!(body, "<path class='goal' d='M{at:.1} {begin}V{y}'/>");
             }

@@ -107,9 +107,11 @@ impl Outcome {
                 Goal::First => ", to reach: ahead of every peer".to_owned(),
             };
             let (before, after) = &self.load;
+            let connections = self.workload.connections;
+            let arguments = self.workload.arguments.join(" ");
             let _ = writeln!(
                 text,
-                "{}  {}{goal}  [load {before} to {after}]",
+                "{}  {}{goal}  [connections {connections}; {arguments}; load {before} to {after}]",
                 row.id, row.what
             );
             for series in &self.series {

@@ -4,6 +4,7 @@ use super::super::peer::End;
 use super::super::server::{Play, Server};
 use super::super::world::World;
 use super::{ADDRESS, Diary, URL, check, check_diary, once};
+use crate::session::policy::ReconnectPolicy;
 use crate::session::timers::TimerId;
 use std::time::Duration;
 
@@ -239,7 +240,7 @@ fn the_end_of_the_stream_without_a_close_frame() {
         (40, "open 1: 10.0.0.1:80"),
         (1040, "message last words"),
         (1040, &format!("disconnect 0: {ended}")),
-        (1040, &format!("end")),
+        (1040, "end"),
     ];
     check(world, once(URL), &expected);
 }
@@ -265,6 +266,91 @@ fn a_reset_that_a_write_meets_first() {
             1040,
             "disconnect 0: the connection failed: connection reset",
         ),
+        (1040, "end"),
+    ];
+    check_diary(world, &expected);
+}
+
+/// Ways to end a connection right behind a message, in the same read.
+fn ends() -> [Vec<u8>; 2] {
+    // A Close frame with 1000, and a frame of a kind that there is not.
+    [vec![0x88, 2, 3, 0xe8], vec![0x83, 0]]
+}
+
+fn last_words(end: &[u8]) -> Play {
+    Play::Raw([&b"\x81\x01a"[..], end].concat())
+}
+
+/// The batch ends before the connection does, so an answer to the last message is not refused.
+#[test]
+fn an_answer_at_the_end_of_the_last_batch() {
+    for (number, end) in ends().into_iter().enumerate() {
+        let mut world = World::new();
+        world.serve(ADDRESS, move || {
+            Server::open().then(SECOND, last_words(&end))
+        });
+        let diary = Diary::new(&world).when_batch_ends(|cx| Ok(cx.send_text("thanks")?));
+        world.connect(once(URL), diary);
+        world.run_until(Duration::from_millis(1055));
+        assert_eq!(time_of(&world, "server: message thanks"), 1050, "{number}");
+    }
+    let mut world = World::new();
+    world.serve(ADDRESS, || {
+        let server = Server::open().then(SECOND, last_words(&[]));
+        server.then(Duration::ZERO, Play::End(End::Finished))
+    });
+    let diary = Diary::new(&world).when_batch_ends(|cx| Ok(cx.send_text("thanks")?));
+    world.connect(once(URL), diary);
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (1040, "message a"),
+        (
+            1040,
+            "disconnect 0: the peer ended the connection without a Close frame",
+        ),
+        (1040, "end"),
+        (1050, "server: message thanks"),
+    ];
+    check_diary(world, &expected);
+}
+
+/// A handler that fails then is not connected again, however the connection ended.
+#[test]
+fn a_failure_at_the_end_of_the_last_batch() {
+    let policy = ReconnectPolicy::fixed(SECOND);
+    for end in ends().into_iter().chain([vec![]]) {
+        let mut world = World::new();
+        world.serve(ADDRESS, move || {
+            let server = Server::open().then(SECOND, last_words(&end));
+            server.then(Duration::ZERO, Play::End(End::Finished))
+        });
+        let diary = Diary::new(&world).when_batch_ends(|_| Err("no".into()));
+        world.connect(once(URL).reconnect(policy), diary);
+        world.run_until(20 * SECOND);
+        world.check_end();
+        time_of(&world, "disconnect 0: the handler failed: no");
+        let opened = |(_, line): &&(u64, String)| line.starts_with("open");
+        let count = world.log.diary().iter().filter(opened).count();
+        assert_eq!(count, 1, "it was connected again");
+    }
+}
+
+/// Between its failure and the end of its connection nothing is asked of a handler.
+#[test]
+fn no_timer_after_a_failure() {
+    let mut world = World::new();
+    // It does not end the TCP connection, so that there is some time between.
+    world.serve(ADDRESS, || {
+        Server::open().then(Duration::ZERO, Play::Read(false))
+    });
+    let diary = Diary::new(&world).when_open(|cx| {
+        cx.set_timer(TimerId(0), Duration::from_millis(100));
+        Err("no".into())
+    });
+    world.connect(once(URL), diary);
+    let expected = [
+        (40, "open 1: 10.0.0.1:80"),
+        (1040, "disconnect 0: the handler failed: no"),
         (1040, "end"),
     ];
     check_diary(world, &expected);

@@ -30,6 +30,7 @@ struct Diary {
     on_open: Option<Act>,
     on_message: Option<Act>,
     on_timer: Option<Act>,
+    on_batch_end: Option<Act>,
 }
 
 impl Diary {
@@ -39,7 +40,16 @@ impl Diary {
             on_open: None,
             on_message: None,
             on_timer: None,
+            on_batch_end: None,
         }
+    }
+
+    fn when_batch_ends(
+        mut self,
+        act: impl FnMut(&mut Context<'_>) -> HandlerResult + 'static,
+    ) -> Self {
+        self.on_batch_end = Some(Box::new(act));
+        self
     }
 
     fn when_open(mut self, act: impl FnMut(&mut Context<'_>) -> HandlerResult + 'static) -> Self {
@@ -80,6 +90,10 @@ impl Handler for Diary {
     fn on_timer(&mut self, cx: &mut Context<'_>, _timer: TimerId) -> HandlerResult {
         self.log.tell("timer".to_owned());
         act(&mut self.on_timer, cx)
+    }
+
+    fn on_batch_end(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+        act(&mut self.on_batch_end, cx)
     }
 
     fn on_drained(&mut self, cx: &mut Context<'_>) -> HandlerResult {

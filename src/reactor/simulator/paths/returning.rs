@@ -132,6 +132,7 @@ fn restarts_and_escalation() {
             on_open: None,
             on_message: None,
             on_timer: None,
+            on_batch_end: None,
         }
     };
     world
