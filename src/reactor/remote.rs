@@ -272,8 +272,11 @@ impl Central {
 }
 
 /// A reactor as other threads see it, and handlers that want more than their own connection. Cheap
-/// to clone. Nothing here waits for the reactor, so nothing can deadlock with it; dropping the last
-/// one does not stop it.
+/// to clone; dropping the last one does not stop the reactor.
+///
+/// What takes a timeout waits for the reactor, and so does
+/// [`connect_blocking`](Self::connect_blocking); on the reactor's own thread these are refused, so
+/// nothing can deadlock with it. All else returns at once.
 ///
 /// Commands of one thread are carried out in the order they were given.
 #[derive(Clone)]

@@ -298,12 +298,12 @@ fn the_schema_has_the_members_of_every_kind() {
     let source = include_str!("json.rs");
     let row = |kind: &str| {
         let kind = format!("`{kind}`");
-        source
+        let mut rows = source
             .lines()
-            .filter_map(|line| line.strip_prefix("/// | ")?.split_once(" | "))
-            .find(|(kinds, _)| kinds.split(", ").any(|other| other == kind))
-            .map(|(_, members)| members)
-            .unwrap_or_else(|| panic!("{kind} is not in the schema"))
+            .filter_map(|line| line.strip_prefix("/// | ")?.split_once(" | "));
+        let row = rows.find(|(kinds, _)| kinds.split(", ").any(|other| other == kind));
+        let (_, members) = row.unwrap_or_else(|| panic!("{kind} is not in the schema"));
+        members
     };
     let frame = row("frame_sent");
     for (event, _, members) in samples() {
