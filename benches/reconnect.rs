@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     }
     admission = match value("--rate").map(|text| text.parse()).transpose()? {
         None => admission,
-        Some(0) => admission.any_rate(),
+        Some(0) => admission,
         Some(rate) => admission.rate(rate, Duration::from_secs(1))?,
     };
     let settings = Settings {

@@ -180,7 +180,7 @@ fn websockex(
 ) -> Result<Sample> {
     // One host has half of the places.
     let places = u32::try_from(2 * options.in_flight)?;
-    let mut admission = Admission::default().any_rate().connecting(places)?;
+    let mut admission = Admission::default().connecting(places)?;
     if let Some(steps) = options.per_turn {
         admission = admission.handshakes_per_turn(steps)?;
     }

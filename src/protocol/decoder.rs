@@ -382,8 +382,9 @@ impl Decoder {
             return None;
         }
         // Memory grows with what arrived, never with what the header declares (pitfall 1): the room
-        // is as large as what is there already, so that the buffer doubles.
-        let room = assembly.message.len().max(LEAST_ROOM);
+        // is what the buffer owns already, or as large as its content, so that it doubles.
+        let (length, owned) = (assembly.message.len(), assembly.message.capacity());
+        let room = (owned - length).max(length).clamp(LEAST_ROOM, MOST_ROOM);
         let room = usize::try_from(missing).map_or(room, |missing| missing.min(room));
         Some(&mut assembly.message.room(room)[..room])
     }
@@ -426,6 +427,10 @@ impl Decoder {
 /// With less of a frame missing than this, in bytes, it goes through the shared buffer: the copy is
 /// cheaper than a read of its own.
 const LEAST_ROOM: usize = 4096;
+
+/// So much is received into a message at a time, in bytes, that it is still in the cache when it is
+/// validated.
+const MOST_ROOM: usize = 256 * 1024;
 
 /// Is this frame allowed here?
 fn check(

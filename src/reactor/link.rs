@@ -85,23 +85,31 @@ pub(super) struct Spare {
     // Boxed on purpose: a link holds a thin pointer, and the box itself is what is reused.
     #[allow(clippy::vec_box)]
     buffers: Vec<Box<Buffer>>,
+    /// Bytes of memory in them.
+    kept: usize,
     /// Ciphertext of this turn.
     #[cfg(feature = "tls")]
     cipher: Buffer,
 }
 
-/// Buffers kept, and the size up to which they are: 4 MiB at most.
+/// Buffers kept, and the bytes in them. One that a slow peer has let grow beyond that is not.
 const MAX_SPARE: usize = 64;
-const MAX_SPARE_SIZE: usize = 64 * 1024;
+const MAX_KEPT: usize = 4 << 20;
 
 impl Spare {
     fn take(&mut self) -> Box<Buffer> {
-        self.buffers.pop().unwrap_or_default()
+        let Some(buffer) = self.buffers.pop() else {
+            return Box::default();
+        };
+        self.kept -= buffer.capacity();
+        buffer
     }
 
     fn give(&mut self, mut buffer: Box<Buffer>) {
-        if buffer.capacity() <= MAX_SPARE_SIZE && self.buffers.len() < MAX_SPARE {
+        let kept = self.kept + buffer.capacity();
+        if kept <= MAX_KEPT && self.buffers.len() < MAX_SPARE {
             buffer.clear();
+            self.kept = kept;
             self.buffers.push(buffer);
         }
     }

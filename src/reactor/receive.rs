@@ -16,6 +16,9 @@ use std::io::{self, ErrorKind};
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
 const READS_PER_TURN: usize = 4;
 
+/// Bytes read behind the room of a message under way.
+const BEHIND_ROOM: usize = 16 * 1024;
+
 impl Connection {
     /// Reads what there is, up to a turn's share, and delivers it.
     pub(super) fn receive(&mut self, shared: &mut Shared) {
@@ -106,7 +109,12 @@ impl Connection {
             Inbound::Open(decoder) => decoder.room(),
             _ => None,
         };
-        let in_room = room.as_ref().map_or(0, |room| room.len());
+        let (in_room, buffer) = match &room {
+            None => (0, buffer),
+            // What lies behind a long message is read with it, but not so much that of the next one
+            // more than a little has to be copied to where it will lie.
+            Some(room) => (room.len(), &mut buffer[..BEHIND_ROOM]),
+        };
         let asked = in_room + buffer.len();
         let length = link.read(room, buffer)?;
         shared.turn.tally.inbound.socket_bytes += length as u64;

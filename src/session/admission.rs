@@ -28,7 +28,7 @@ use std::time::Duration;
 /// | | default | why |
 /// | --- | --- | --- |
 /// | [`connecting`](Self::connecting) | 256 | one host has half of it, 128: the shortest queue that servers commonly accept from (`SOMAXCONN` of older kernels, and the standard library's). Beyond that a SYN may be dropped, which costs a second |
-/// | [`rate`](Self::rate) | 1,000 in a second | a TLS handshake costs either side some tenths of a millisecond: with a thousand in a second, both have most of a core left for those that are open |
+/// | [`rate`](Self::rate) | any | the cap already keeps to the speed at which the server accepts; what a venue allows beyond that, only its rules say |
 /// | [`floor`](Self::floor) | none | it would be a second rate for many connections to one host; for one connection there is the [`ReconnectPolicy`](crate::ReconnectPolicy) |
 /// | [`handshakes_per_turn`](Self::handshakes_per_turn) | 4 | a step takes one to three tenths of a millisecond, so about one millisecond is the longest that TLS holds up the open connections in a turn. It costs nothing: with 128 on their way to one server, 4 a turn used less CPU than no limit, because more sessions were resumed (`benches/storm.rs`) |
 ///
@@ -55,7 +55,6 @@ pub struct Admission {
 }
 
 const CONNECTING: u32 = 256;
-const PACE: Duration = Duration::from_millis(1);
 const HANDSHAKES: u32 = 4;
 
 /// A poll returns up to a millisecond late, and a turn takes its time: what a host's pace has lost
@@ -72,7 +71,7 @@ impl Default for Admission {
     fn default() -> Self {
         Self {
             connecting: CONNECTING,
-            pace: PACE,
+            pace: Duration::ZERO,
             floor: Duration::ZERO,
             handshakes: HANDSHAKES,
         }
@@ -97,8 +96,8 @@ impl Admission {
     }
 
     /// At most so many attempts in `period` to one host, evenly: each begins a `connects`-th of the
-    /// period after the one before. 1,000 in a second by default. Attempts that wait for the same
-    /// look-up of a name then go on together.
+    /// period after the one before. Any number by default, as fast as places become free. Attempts
+    /// that wait for the same look-up of a name then go on together.
     ///
     /// # Errors
     /// [`PolicyError::Zero`]: no connects, or no period.
@@ -111,13 +110,6 @@ impl Admission {
             None => return Err(PolicyError::Zero("the number of connects in a period")),
         }
         Ok(self)
-    }
-
-    /// Lets attempts begin as fast as places become free.
-    #[must_use]
-    pub const fn any_rate(mut self) -> Self {
-        self.pace = Duration::ZERO;
-        self
     }
 
     /// At least so long between two attempts to the same host, whichever connections they are of and
@@ -421,7 +413,7 @@ mod tests {
 
     /// Without a rate, so that only places count.
     fn places(most: u32) -> Gate {
-        Gate::new(Admission::default().any_rate().connecting(most).unwrap())
+        Gate::new(Admission::default().connecting(most).unwrap())
     }
 
     fn paced(connects: u32, period: Duration) -> Gate {

@@ -111,12 +111,15 @@ impl Life {
         opcode: OpCode,
         payload: &[u8],
     ) {
-        if self.deflate.is_none()
-            || !self.write_deflated(output, callback, compression, opcode, payload)
+        if self.deflate.is_some()
+            && self.write_deflated(output, callback, compression, opcode, payload)
         {
-            self.write_frame(output, callback, true, opcode, payload);
+            output.tally.outbound.message(payload.len());
+            return;
         }
-        output.tally.outbound.message(payload.len());
+        let tally = &mut output.tally.outbound;
+        tally.whole(opcode, payload.len() as u64);
+        self.encode(output, callback, true, opcode, payload);
     }
 
     /// Writes what had been put aside.
@@ -307,10 +310,25 @@ impl Life {
         error
     }
 
+    /// Writes a frame that is no whole message, or none of the application's.
+    #[inline]
+    pub(super) fn write_frame(
+        &mut self,
+        output: &mut Output<'_>,
+        callback: Option<Callback>,
+        fin: bool,
+        opcode: OpCode,
+        payload: &[u8],
+    ) {
+        let tally = &mut output.tally.outbound;
+        tally.frame(opcode as u8, payload.len() as u64);
+        self.encode(output, callback, fin, opcode, payload);
+    }
+
     /// Encodes a frame into the turn's output. A large one goes to the socket piece by piece, while
     /// each piece is in the cache.
     #[inline]
-    pub(super) fn write_frame(
+    fn encode(
         &mut self,
         output: &mut Output<'_>,
         callback: Option<Callback>,
@@ -328,8 +346,6 @@ impl Life {
             };
             self.trace_sent(output.trace, output.now, callback, frame);
         }
-        let tally = &mut output.tally.outbound;
-        tally.frame(opcode as u8, payload.len() as u64);
         let key = output.entropy.take();
         if payload.len() < PIECE {
             encoder::encode(Role::Client, fin, opcode, payload, key, output.frames);

@@ -306,6 +306,7 @@ impl ConnectionMeter {
         queued: u64,
     ) {
         tally.inbound.settle();
+        tally.outbound.settle();
         let Tally {
             inbound, outbound, ..
         } = &*tally;

@@ -19,7 +19,7 @@ use websockex::{
 /// A reactor with so many places, and as fast as they become free.
 fn places(most: usize) -> ReactorBuilder {
     let most = u32::try_from(most).expect("a small number");
-    let admission = Admission::default().any_rate().connecting(most);
+    let admission = Admission::default().connecting(most);
     Reactor::builder().admission(admission.expect("not zero"))
 }
 
@@ -151,7 +151,7 @@ fn a_rate_is_kept_evenly_and_the_wait_is_told() {
 #[test]
 fn the_floor_of_a_host_overrules_the_policies() {
     let (_socket, address) = port_that_refuses();
-    let admission = Admission::default().any_rate().floor(SHORT);
+    let admission = Admission::default().floor(SHORT);
     let mut rig = Rig::with(Reactor::builder().admission(admission));
     let again = ReconnectPolicy::fixed(Duration::ZERO);
     let request = named("venue.example", address).reconnect(again);
@@ -308,7 +308,7 @@ fn tls_handshakes_take_turns() {
         peer.accept();
         peer.drain();
     });
-    let admission = Admission::default().any_rate().handshakes_per_turn(1);
+    let admission = Admission::default().handshakes_per_turn(1);
     let admission = admission.expect("not zero");
     let mut rig = Rig::with(Reactor::builder().admission(admission));
     let logs: Vec<_> = (0..ALL)

@@ -11,7 +11,6 @@ use crate::reactor::remote::Command;
 use crate::reactor::resolver::Answer;
 use crate::reactor::{Reactor, ReactorBuilder, Remote, handle_event};
 use crate::request::Request;
-use crate::session::admission::Admission;
 use crate::session::{Entropy, Time};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -52,13 +51,7 @@ type Act = Box<dyn FnOnce(&mut World)>;
 impl World {
     /// A kind network.
     pub(super) fn new() -> Self {
-        // What is admitted when has tests of its own; the times of all others are without it.
-        let admission = Admission::default().any_rate();
-        Self::with(
-            0,
-            Faults::default(),
-            Reactor::builder().admission(admission),
-        )
+        Self::with(0, Faults::default(), Reactor::builder())
     }
 
     pub(super) fn with(seed: u64, faults: Faults, builder: ReactorBuilder) -> Self {
