@@ -326,7 +326,9 @@ impl Remote {
         Ok(id)
     }
 
-    /// Connects and waits until the connection is open, or will not be.
+    /// Connects and waits until the connection is open, or will not be. If it will not, the handler's
+    /// [`on_terminate`](Handler::on_terminate) has been told before this returns, and can show the
+    /// [last events](crate::Termination::last_events).
     ///
     /// # Errors
     /// As [`connect`](Self::connect); why the connection has ended without having been open; on the

@@ -430,7 +430,7 @@ fn reconnecting_to_wss_without_the_feature_sends_nothing_in_the_clear() {
     });
     let second = Server::start_raw(Transport::Plain, |_, mut stream| {
         let mut received = Vec::new();
-        std::io::Read::read_to_end(&mut stream, &mut received).expect("the end");
+        stream.read_to_end(&mut received).expect("the end");
         assert!(received.is_empty(), "{}", received.escape_ascii());
     });
     let secure = format!("wss://user:secret@{}/", second.address);
