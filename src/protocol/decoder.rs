@@ -83,7 +83,8 @@ pub struct Decoder {
     sender: Sender,
     limits: Limits,
     inflation: Inflation,
-    error: Option<ProtocolError>,
+    /// Boxed, because most connections never have one.
+    error: Option<Box<ProtocolError>>,
 }
 
 /// Whose frames are decoded. Not an `Option<Role>`: what is asked for every message is one
@@ -211,8 +212,8 @@ impl Decoder {
         pool: &mut Pool,
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'a>>, ProtocolError> {
-        if let Some(error) = self.error {
-            return Err(error);
+        if let Some(error) = &self.error {
+            return Err(**error);
         }
         if self.sender == Sender::Nobody {
             *input = &[];
@@ -257,7 +258,7 @@ impl Decoder {
 
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
         self.sender = Sender::Nobody;
-        self.error = Some(error);
+        self.error = Some(Box::new(error));
         error
     }
 
@@ -361,7 +362,7 @@ impl Decoder {
         };
         event.map(Some).inspect_err(|first| {
             *sender = Sender::Nobody;
-            *error = Some(*first);
+            *error = Some(Box::new(*first));
         })
     }
 

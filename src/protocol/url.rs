@@ -77,10 +77,13 @@ pub enum Host<'a> {
 /// # Ok::<(), websockex::protocol::url::UrlError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Url {
+pub struct Url(Arc<Parts>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Parts {
     /// `scheme://authority/path?query`, and behind it the `Basic` credentials if there was a
     /// userinfo. The authority is what the `Host` header takes; everything shown is a prefix.
-    text: Arc<str>,
+    text: Box<str>,
     scheme: Scheme,
     port: u16,
     host_end: u16,
@@ -140,26 +143,26 @@ impl Url {
         let path_end = builder.position();
         builder.push_credentials(userinfo.unwrap_or_default())?;
 
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             text: builder.text.into(),
             scheme,
             port,
             host_end,
             path_start,
             path_end,
-        })
+        })))
     }
 
     /// Plain or TLS.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
-        self.scheme
+        self.0.scheme
     }
 
     /// Whether the connection goes through TLS.
     #[must_use]
     pub fn is_secure(&self) -> bool {
-        self.scheme == Scheme::Wss
+        self.0.scheme == Scheme::Wss
     }
 
     /// The host, told apart by kind.
@@ -178,13 +181,13 @@ impl Url {
     /// The host in lower case; an IPv6 address without its brackets.
     #[must_use]
     pub fn host_str(&self) -> &str {
-        self.text[self.authority_start()..usize::from(self.host_end)].trim_start_matches('[')
+        self.0.text[self.authority_start()..usize::from(self.0.host_end)].trim_start_matches('[')
     }
 
     /// The port, the scheme's default if the URL names none.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.0.port
     }
 
     /// The value of the `Host` header: IPv6 in brackets, the port only if it is not the default.
@@ -193,30 +196,30 @@ impl Url {
     /// plus optionally ":" followed by /port/ (when not using the default port)."
     #[must_use]
     pub fn host_header(&self) -> &str {
-        &self.text[self.authority_start()..usize::from(self.path_start)]
+        &self.0.text[self.authority_start()..usize::from(self.0.path_start)]
     }
 
     /// What stands in the request line: the path, `/` if it is empty, and the query if there is one.
     #[must_use]
     pub fn path_and_query(&self) -> &str {
-        &self.text[usize::from(self.path_start)..usize::from(self.path_end)]
+        &self.0.text[usize::from(self.0.path_start)..usize::from(self.0.path_end)]
     }
 
     /// The value of the `Authorization` header (`Basic ...`, RFC 7617) that the userinfo asks for.
     /// It is a secret: keep it out of logs.
     #[must_use]
     pub fn basic_authorization(&self) -> Option<&str> {
-        Some(&self.text[usize::from(self.path_end)..]).filter(|value| !value.is_empty())
+        Some(&self.0.text[usize::from(self.0.path_end)..]).filter(|value| !value.is_empty())
     }
 
     /// The same URL with the credentials of `other`.
     pub(crate) fn with_authorization_of(&self, other: &Self) -> Self {
-        let shown = &self.text[..usize::from(self.path_end)];
-        let credentials = &other.text[usize::from(other.path_end)..];
-        Self {
+        let shown = &self.0.text[..usize::from(self.0.path_end)];
+        let credentials = &other.0.text[usize::from(other.0.path_end)..];
+        Self(Arc::new(Parts {
             text: [shown, credentials].concat().into(),
-            ..self.clone()
-        }
+            ..*self.0
+        }))
     }
 
     /// The same URL with another query, or none if that is empty.
@@ -227,19 +230,19 @@ impl Url {
         let path = self.path_and_query();
         let path = path.split_once('?').map_or(path, |(path, _)| path);
         let mark = if query.is_empty() { "" } else { "?" };
-        let (scheme, host) = (self.scheme.as_str(), self.host_header());
+        let (scheme, host) = (self.0.scheme.as_str(), self.host_header());
         let url = Self::parse(&format!("{scheme}://{host}{path}{mark}{query}"))?;
         Ok(url.with_authorization_of(self))
     }
 
     fn authority_start(&self) -> usize {
-        self.scheme.as_str().len() + "://".len()
+        self.0.scheme.as_str().len() + "://".len()
     }
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text[..usize::from(self.path_end)])
+        f.write_str(&self.0.text[..usize::from(self.0.path_end)])
     }
 }
 

@@ -108,7 +108,6 @@ impl Connection {
                 self.drop_racers(shared);
                 self.token = token;
                 self.link = Some(link);
-                self.core.peer = Some(address);
                 let (mut output, _) = shared.turn.split(None);
                 self.life().handle_connected(&mut output, address);
                 let (mut output, _) = shared.turn.split(None);

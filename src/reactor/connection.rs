@@ -48,7 +48,7 @@ pub(super) struct Connection {
     /// queue of handshakes.
     pub(super) ready: bool,
     /// Who waits until a message is written, in the order of the messages.
-    pub(super) unwritten: Vec<Unwritten>,
+    pub(super) unwritten: Option<Box<Waiters>>,
     pub(super) supervisor: Option<Box<Supervisor>>,
     pub(super) permit: Permit,
     #[cfg(feature = "tls")]
@@ -69,7 +69,7 @@ pub(super) struct Legacy {
     pub(super) casts: Casts,
     held: Backlog,
     entered: u64,
-    unwritten: Vec<Unwritten>,
+    unwritten: Option<Box<Waiters>>,
 }
 
 /// Is there a connection after its turn?
@@ -103,7 +103,6 @@ impl Connection {
                     life,
                 },
                 casts: Casts::default(),
-                peer: None,
                 published,
                 opened: None,
                 meter,
@@ -114,7 +113,7 @@ impl Connection {
             armed: None,
             paused: false,
             ready: false,
-            unwritten: Vec::new(),
+            unwritten: None,
             supervisor: None,
             permit: Permit::None,
             #[cfg(feature = "tls")]
@@ -222,7 +221,8 @@ impl Connection {
                 let number = self.life().entered();
                 let aside = (number != entered).then_some(number);
                 let end = None;
-                self.unwritten.push(Unwritten {
+                let waiters = self.unwritten.get_or_insert_default();
+                waiters.list.push(Unwritten {
                     aside,
                     end,
                     written,
@@ -396,7 +396,9 @@ impl Connection {
         if life.stage == Stage::Failing {
             link.end();
         }
-        tell_written(&mut self.unwritten, life, link);
+        if let Some(waiters) = &mut self.unwritten {
+            waiters.tell(life, link);
+        }
         self.handle_link_error(shared);
     }
 
@@ -424,13 +426,15 @@ impl Connection {
         self.life().drop_paced(&mut output);
         // What was not written by now never will be, unless it is held for the next open.
         let life = &self.core.session.life;
-        self.unwritten.retain(|waiting| {
-            let held = waiting.aside.is_some_and(|number| life.is_waiting(number));
-            if !held {
-                let _ = waiting.written.try_send(Err(SendError::Gone));
-            }
-            held
-        });
+        if let Some(waiters) = &mut self.unwritten {
+            waiters.list.retain(|waiting| {
+                let held = waiting.aside.is_some_and(|number| life.is_waiting(number));
+                if !held {
+                    let _ = waiting.written.try_send(Err(SendError::Gone));
+                }
+                held
+            });
+        }
         self.core.session.inbound = Inbound::Nobody;
         self.token = super::NO_TOKEN;
     }
@@ -534,21 +538,29 @@ impl Connection {
     }
 }
 
-/// Tells those who wait for messages that the socket has by now.
-fn tell_written(unwritten: &mut Vec<Unwritten>, life: &Life, link: &Link) {
-    if unwritten.is_empty() {
-        return;
+/// Boxed together: a connection that nobody ever waited for pays a pointer.
+#[derive(Default)]
+pub(super) struct Waiters {
+    list: Vec<Unwritten>,
+}
+
+impl Waiters {
+    /// Tells those who wait for messages that the socket has by now.
+    fn tell(&mut self, life: &Life, link: &Link) {
+        if self.list.is_empty() {
+            return;
+        }
+        let end = link.handed + link.queued() as u64;
+        self.list.retain_mut(|waiting| {
+            if waiting.aside.is_some_and(|number| life.is_waiting(number)) {
+                return true;
+            }
+            let written = *waiting.end.get_or_insert(end) <= link.handed;
+            if written {
+                // Who does not wait any more need not know.
+                let _ = waiting.written.try_send(Ok(()));
+            }
+            !written
+        });
     }
-    let end = link.handed + link.queued() as u64;
-    unwritten.retain_mut(|waiting| {
-        if waiting.aside.is_some_and(|number| life.is_waiting(number)) {
-            return true;
-        }
-        let written = *waiting.end.get_or_insert(end) <= link.handed;
-        if written {
-            // Who does not wait any more need not know.
-            let _ = waiting.written.try_send(Ok(()));
-        }
-        !written
-    });
 }

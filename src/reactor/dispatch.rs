@@ -21,7 +21,6 @@ use crate::stats::meter::ConnectionMeter;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
 use std::any::Any;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +32,6 @@ pub(super) struct Core {
     pub(super) session: Session,
     /// Casts that wait for the connection to open.
     pub(super) casts: Casts,
-    pub(super) peer: Option<SocketAddr>,
     /// Who waits for the connection to open.
     pub(super) opened: Option<Opened>,
     /// What other threads were told last.
@@ -114,7 +112,7 @@ impl Core {
                 attempts,
                 times: cx.life.stage_times(),
                 response: &response,
-                peer: self.peer.expect("an open connection has a peer"),
+                peer: cx.life.peer().expect("an attempt that succeeds has a peer"),
             };
             cx.life.end_attempt();
             self.handler

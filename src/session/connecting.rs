@@ -252,6 +252,7 @@ impl Life {
     pub(crate) fn handle_connected(&mut self, output: &mut Output<'_>, address: SocketAddr) {
         if let Some(reach) = &mut self.reach {
             reach.handle_connected();
+            reach.peer = Some(address);
             reach.times.tcp = reach.lap(output.now);
         }
         self.begin_securing(output.now);
@@ -357,7 +358,8 @@ impl Life {
             None => None,
             Some(offer) => offer
                 .accept(response.extensions())
-                .map_err(|error| Error::Handshake(Misbehaviour::Deflate(error).into()))?,
+                .map_err(|error| Error::Handshake(Misbehaviour::Deflate(error).into()))?
+                .map(Box::new),
         };
         self.stage = Stage::Open;
         self.deadline = None;

@@ -90,7 +90,7 @@ pub(crate) struct Life {
     pub(super) deadline: Option<Time>,
     pub(super) pong: Option<Box<WaitingPong>>,
     /// What was negotiated of permessage-deflate.
-    pub(super) deflate: Option<Agreed>,
+    pub(super) deflate: Option<Box<Agreed>>,
     pub(crate) timers: Timers,
     pub(crate) target: Target,
     /// The target as it was built, while an attempt is made with a refreshed one or another server

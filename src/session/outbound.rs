@@ -153,7 +153,7 @@ impl Life {
         opcode: OpCode,
         payload: &[u8],
     ) -> bool {
-        let Some(agreed) = self.deflate else {
+        let Some(agreed) = self.deflate.as_deref().copied() else {
             return false;
         };
         let wanted = match compression {

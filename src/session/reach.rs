@@ -20,6 +20,8 @@ pub(super) struct Reach {
     pub(super) behind_proxy: Option<SocketAddr>,
     /// Where else the server may be, if the proxy does not get there.
     others: VecDeque<SocketAddr>,
+    /// Who was reached.
+    pub(super) peer: Option<SocketAddr>,
     began: Time,
     /// When the stage under way began.
     since: Time,
@@ -47,6 +49,7 @@ impl Reach {
         Self {
             times: StageTimes::default(),
             behind_proxy: None,
+            peer: None,
             others: VecDeque::new(),
             began: now,
             since: now,

@@ -14,6 +14,7 @@ use crate::protocol::handshake::HandshakeError;
 use crate::stats::StageTimes;
 use crate::trace::event::Event;
 use crate::trace::kind::Kind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,11 @@ impl Life {
         self.reach
             .as_ref()
             .map_or_else(StageTimes::default, |reach| reach.times)
+    }
+
+    /// Who was reached in the attempt under way: the server, or the proxy before it.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.reach.as_ref()?.peer
     }
 
     /// The attempt is over, and everybody who wanted to know has been told.

@@ -6,43 +6,55 @@ use super::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimerId(pub u64);
 
-/// A handful of timers; a list serves better than a tree.
+/// A handful of timers; a list serves better than a tree. A connection that never had one pays a
+/// pointer for it.
 #[derive(Default)]
-pub(crate) struct Timers {
-    armed: Vec<(TimerId, Time)>,
+pub(crate) struct Timers(Option<Box<Armed>>);
+
+#[derive(Default)]
+struct Armed {
+    list: Vec<(TimerId, Time)>,
 }
 
 impl Timers {
     /// Arms `timer`, anew if it was armed.
     pub(crate) fn set(&mut self, timer: TimerId, at: Time) {
         self.cancel(timer);
-        self.armed.push((timer, at));
+        self.0.get_or_insert_default().list.push((timer, at));
     }
 
     /// True if it was armed.
     pub(crate) fn cancel(&mut self, timer: TimerId) -> bool {
-        let before = self.armed.len();
-        self.armed.retain(|(armed, _)| *armed != timer);
-        self.armed.len() < before
+        let Some(armed) = &mut self.0 else {
+            return false;
+        };
+        let before = armed.list.len();
+        armed.list.retain(|(armed, _)| *armed != timer);
+        armed.list.len() < before
     }
 
     /// How many are armed.
     pub(crate) fn armed(&self) -> usize {
-        self.armed.len()
+        self.list().len()
+    }
+
+    fn list(&self) -> &[(TimerId, Time)] {
+        self.0.as_ref().map_or(&[], |armed| &armed.list)
     }
 
     /// When the next one is due.
     #[inline]
     pub(crate) fn next(&self) -> Option<Time> {
-        self.armed.iter().map(|(_, at)| *at).min()
+        self.list().iter().map(|(_, at)| *at).min()
     }
 
     /// Takes one that is due, the earliest first.
     pub(crate) fn take_due(&mut self, now: Time) -> Option<TimerId> {
         let due =
             |(index, (_, at)): (usize, &(TimerId, Time))| (*at <= now).then_some((*at, index));
-        let (_, index) = self.armed.iter().enumerate().filter_map(due).min()?;
-        Some(self.armed.remove(index).0)
+        let list = &mut self.0.as_mut()?.list;
+        let (_, index) = list.iter().enumerate().filter_map(due).min()?;
+        Some(list.remove(index).0)
     }
 }
 
