@@ -20,7 +20,7 @@ use crate::trace::{self, LastEvents, Level};
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What a callback returns. An `Err` closes the connection with 1011 and ends it; the other
 /// connections go on.
@@ -391,6 +391,24 @@ impl Context<'_> {
     /// The round trip of the last ping of the request's heartbeat that was answered.
     pub fn round_trip(&self) -> Option<Duration> {
         self.life.round_trip()
+    }
+
+    /// When the bytes arrived at this machine's kernel that this callback is about, by the kernel's
+    /// `CLOCK_REALTIME`, which is that of [`SystemTime::now`]: the difference to that is what the
+    /// message has waited, for the reactor and in it. That clock may be set back or forth meanwhile.
+    ///
+    /// It is the stamp of the last read that the callback needed, and of the last packet in it. So it
+    /// is that of a message's *end*, whatever number of reads the message came in, and messages of one
+    /// read have one stamp; [`ReceiveTimestamps`](crate::ReceiveTimestamps) says how to make reads
+    /// smaller. With TLS it is that of the record's end.
+    ///
+    /// `None`: the request does not ask for it with
+    /// [`SocketOptions::receive_timestamps`](crate::SocketOptions::receive_timestamps); the operating
+    /// system is not Linux; the callback is not about bytes, such as `on_timer`, `on_cast` and
+    /// `on_disconnect`; or these were the first packets after a machine began to stamp, which takes
+    /// the kernel a moment.
+    pub fn received_at(&self) -> Option<SystemTime> {
+        self.output.tally.received_at
     }
 
     /// Reads no more from this connection for now, so that TCP holds the peer back. What was read

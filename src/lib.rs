@@ -108,8 +108,8 @@
 //! | `tracing` | no | [`trace`] events to the crate `tracing` |
 //! | `simdutf8` | yes | SIMD validation of text that is not ASCII |
 //!
-//! Without default features the crate depends on mio, getrandom and socket2 (and, on Unix, on libc for
-//! the name of one error), and on what these need.
+//! Without default features the crate depends on mio, getrandom and socket2 (on Unix also on libc, for
+//! the name of one error; on Linux on nix, to pin a thread to a core and for receive timestamps), and on what these need.
 
 /// Its examples compile.
 #[cfg(all(doctest, feature = "tls", feature = "deflate"))]
@@ -144,12 +144,12 @@ pub use protocol::error::ProtocolError;
 pub use protocol::handshake::{HandshakeError, HandshakeLimits, Rejection, Response};
 pub use protocol::url::{Url, UrlError};
 pub use reactor::{
-    Client, ConnectionState, ConnectionStatus, Connections, OwnedMessage, Reactor, ReactorBuilder,
-    Remote,
+    Client, ConnectionState, ConnectionStatus, Connections, OwnedMessage, Polling, Reactor,
+    ReactorBuilder, Remote,
 };
 pub use request::{IntoRequest, Request};
 pub use session::admission::Admission;
-pub use session::options::SocketOptions;
+pub use session::options::{ReceiveTimestamps, SocketOptions};
 pub use session::outbound::{Compression, Fragment};
 pub use session::pace::Pacer;
 pub use session::policy::ReconnectPolicy;

@@ -113,6 +113,15 @@ pub enum Error {
     NameTaken(String),
     /// The reactor itself could not go on: no poll, no waker, no entropy.
     Reactor(io::Error),
+    /// The reactor's thread cannot be kept on the core of
+    /// [`ReactorBuilder::pin_to`](crate::ReactorBuilder::pin_to): there is none of that number, the
+    /// process may not use it, or the operating system cannot do it.
+    Pin {
+        /// The core's number.
+        core: usize,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The reactor has as many connections as its slots can number, or is shutting down.
     Refused(&'static str),
 }
@@ -148,6 +157,9 @@ impl fmt::Display for Error {
             }
             Self::NameTaken(name) => write!(f, "another connection is called {name:?}"),
             Self::Reactor(error) => write!(f, "the reactor failed: {error}"),
+            Self::Pin { core, source } => {
+                write!(f, "the reactor cannot be kept on core {core}: {source}")
+            }
             Self::Refused(reason) => f.write_str(reason),
         }
     }
@@ -162,7 +174,9 @@ impl StdError for Error {
             Self::Proxy(error) => Some(error),
             Self::Handshake(error) => Some(error),
             Self::Protocol(error) => Some(error),
-            Self::Resolve { source, .. } | Self::Connect { source, .. } => Some(source),
+            Self::Resolve { source, .. }
+            | Self::Connect { source, .. }
+            | Self::Pin { source, .. } => Some(source),
             Self::Io(error) | Self::Reactor(error) => Some(error),
             Self::Tls(error)
             | Self::TlsConfig(error)

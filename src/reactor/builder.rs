@@ -1,6 +1,8 @@
 //! What a reactor is made of, and what may be said about it before.
 
+use super::kernel::Stamps;
 use super::link::Spare;
+use super::polling::{Polling, Vigil};
 use super::remote::Central;
 use super::resolver::{self, Resolver};
 use super::system::{Clock, Network};
@@ -43,6 +45,8 @@ const COMMAND_CAPACITY: usize = 65_536;
 /// Sets a [`Reactor`] up.
 pub struct ReactorBuilder {
     stay_alive: bool,
+    polling: Polling,
+    core: Option<usize>,
     level: Level,
     trace_capacity: usize,
     print_trace: bool,
@@ -59,6 +63,8 @@ impl ReactorBuilder {
     pub(super) fn new() -> Self {
         Self {
             stay_alive: false,
+            polling: Polling::default(),
+            core: None,
             level: Level::default(),
             trace_capacity: TRACE_CAPACITY,
             print_trace: false,
@@ -76,6 +82,31 @@ impl ReactorBuilder {
     #[must_use]
     pub fn stay_alive(mut self, stay: bool) -> Self {
         self.stay_alive = stay;
+        self
+    }
+
+    /// How the reactor waits when there is nothing to do: asleep, by default. To stay awake makes round
+    /// trips shorter and costs up to a whole core; [`Polling`] says when that pays.
+    #[must_use]
+    pub fn polling(mut self, polling: Polling) -> Self {
+        self.polling = polling;
+        self
+    }
+
+    /// Keeps the thread that calls [`Reactor::run`], or that of a [`Client`](super::Client), on the
+    /// core of this number, counted as `taskset` and `/proc/cpuinfo` count them; for good, also when
+    /// `run` has returned. Off by default. Linux only.
+    ///
+    /// The core's caches stay warm, and the scheduler cannot move the thread to a slower one. It
+    /// cannot move it to an idle one either, so it pays only where the core is left to this thread
+    /// (`isolcpus`, cgroups, or the other threads pinned elsewhere), and two reactors on one core halve
+    /// each other. The threads that look names up and those of trace sinks stay where they were;
+    /// threads that *handlers* begin are kept on the core too, as is usual on Linux.
+    ///
+    /// With a loop of your own, around [`Reactor::turn`], pin your thread yourself.
+    #[must_use]
+    pub fn pin_to(mut self, core: usize) -> Self {
+        self.core = Some(core);
         self
     }
 
@@ -210,6 +241,7 @@ impl ReactorBuilder {
             turn,
             spare: Spare::default(),
             receive: vec![0; self.receive_buffer],
+            stamps: Stamps::default(),
             timers: Timers::default(),
             gate: Gate::new(self.admission),
             #[cfg(feature = "tls")]
@@ -232,6 +264,11 @@ impl ReactorBuilder {
             commands: VecDeque::new(),
             ready: Vec::new(),
             stay_alive: self.stay_alive,
+            core: self.core,
+            vigil: Vigil {
+                polling: self.polling,
+                last_news: None,
+            },
         })
     }
 }
@@ -240,6 +277,8 @@ impl fmt::Debug for ReactorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReactorBuilder")
             .field("stay_alive", &self.stay_alive)
+            .field("polling", &self.polling)
+            .field("core", &self.core)
             .field("level", &self.level)
             .field("trace_capacity", &self.trace_capacity)
             .field("admission", &self.admission)

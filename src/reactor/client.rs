@@ -53,13 +53,19 @@ impl Client {
     /// Starts a reactor as it was set up.
     ///
     /// # Errors
-    /// [`Error::Reactor`]: there is no poll, or no thread.
+    /// [`Error::Reactor`]: there is no poll, or no thread. [`Error::Pin`]: the thread cannot be kept on
+    /// the core that was asked for.
     pub fn start_with(builder: ReactorBuilder) -> Result<Self, Error> {
         let builder = builder.stay_alive(true);
         let (sender, receiver) = sync_channel(1);
         // Made on its own thread, because handlers that stay on one need not be sent to another.
         let body = move || {
-            let mut reactor = match builder.build() {
+            let built = builder.build().and_then(|mut reactor| {
+                // Here, where whoever starts the client is told when it fails.
+                reactor.pin()?;
+                Ok(reactor)
+            });
+            let mut reactor = match built {
                 Ok(reactor) => reactor,
                 Err(error) => {
                     let _ = sender.send(Err(error));

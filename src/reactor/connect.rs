@@ -81,7 +81,7 @@ impl Connection {
         let racer = Racer {
             token,
             address,
-            link: Link::new(stream),
+            link: Link::new(stream, options),
         };
         self.approach.get_or_insert_default().racers.push(racer);
         Ok(())

@@ -2,14 +2,17 @@
 //!
 //! Outbound the last step before the kernel, inbound the first after it.
 
+use super::kernel::Stamps;
 use super::system::Stream;
 use crate::error::Error;
 use crate::protocol::buffer::Buffer;
 use crate::session::Wire;
+use crate::session::options::SocketOptions;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::net::Shutdown;
+use std::num::NonZeroU32;
 
 /// There is one for every open connection, so it is small: buffers are lent to it while there is
 /// something in them.
@@ -32,6 +35,8 @@ pub(super) struct Link {
     /// The poll has said that the peer's side is ended. It says so once: what it announced lies
     /// behind the data that is still to be read, and must be read for.
     pub(super) peer_ended: bool,
+    /// The kernel says when bytes arrived, and is asked for at most so many at a time.
+    stamped: Option<NonZeroU32>,
     error: Option<Box<Error>>,
 }
 
@@ -116,7 +121,7 @@ impl Spare {
 }
 
 impl Link {
-    pub(super) fn new(stream: Stream) -> Self {
+    pub(super) fn new(stream: Stream, options: &SocketOptions) -> Self {
         Self {
             stream,
             #[cfg(feature = "tls")]
@@ -129,6 +134,7 @@ impl Link {
             written: 0,
             ended: false,
             peer_ended: false,
+            stamped: options.receive_timestamps.map(|stamps| stamps.read_at_most),
             error: None,
         }
     }
@@ -156,14 +162,45 @@ impl Link {
         self.error.take().map(|error| *error)
     }
 
+    /// How many bytes a read asks for that has room for so many.
+    pub(super) fn asked(&self, room: usize) -> usize {
+        match self.stamped {
+            None => room,
+            Some(most) => room.min(most.get() as usize),
+        }
+    }
+
     /// Reads into `buffer`, or first into the `room` of a message under way and then into `buffer`.
-    pub(super) fn read(&mut self, room: Option<&mut [u8]>, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(
+        &mut self,
+        room: Option<&mut [u8]>,
+        buffer: &mut [u8],
+        stamps: &mut Stamps,
+    ) -> io::Result<usize> {
+        if self.stamped.is_some() {
+            return self.read_stamped(room.unwrap_or_default(), buffer, stamps);
+        }
         match room {
             None => self.stream.read(buffer),
             Some(room) => self
                 .stream
                 .read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(buffer)]),
         }
+    }
+
+    /// Likewise, and has the kernel say when it arrived.
+    #[cold]
+    fn read_stamped(
+        &mut self,
+        room: &mut [u8],
+        buffer: &mut [u8],
+        stamps: &mut Stamps,
+    ) -> io::Result<usize> {
+        let in_room = self.asked(room.len());
+        let in_buffer = self.asked(in_room + buffer.len()) - in_room;
+        let (room, buffer) = (&mut room[..in_room], &mut buffer[..in_buffer]);
+        let mut buffers = [IoSliceMut::new(room), IoSliceMut::new(buffer)];
+        stamps.read(&mut self.stream, &mut buffers)
     }
 
     /// What a read that was asked for `asked` bytes and brought `length` says of the next one.

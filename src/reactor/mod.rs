@@ -14,8 +14,10 @@
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
 //! - [`status`]: what is counted, and who may look.
 //! - [`timers`]: when to look at which connection again.
+//! - [`polling`]: how to wait for news.
 //! - [`resolver`]: names looked up on threads of their own.
-//! - [`system`]: sockets, readiness and time, as the operating system gives them.
+//! - [`system`]: sockets, readiness and time, as the operating system gives them; [`kernel`]: what only
+//!   Linux gives.
 
 mod admission;
 mod builder;
@@ -24,7 +26,9 @@ mod client;
 mod connect;
 mod connection;
 mod dispatch;
+mod kernel;
 mod link;
+mod polling;
 mod receive;
 mod remote;
 mod resolver;
@@ -39,6 +43,7 @@ mod timers;
 
 pub use builder::ReactorBuilder;
 pub use client::Client;
+pub use polling::Polling;
 pub use remote::{OwnedMessage, Remote};
 pub use status::{ConnectionState, ConnectionStatus, Connections};
 
@@ -58,8 +63,10 @@ use crate::tls::TlsConfig;
 use crate::trace::recorder::Recorder;
 use crate::trace::{Level, Ring};
 use connection::{Connection, Fate};
+use kernel::Stamps;
 use link::Spare;
 use mio::{Events, Poll, Token};
+use polling::Vigil;
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
 use std::collections::VecDeque;
@@ -109,6 +116,9 @@ pub struct Reactor {
     /// Likewise with the ready list.
     ready: Vec<ConnectionId>,
     stay_alive: bool,
+    /// To which the thread is still to be pinned.
+    core: Option<usize>,
+    vigil: Vigil,
 }
 
 /// What the connections of a reactor share.
@@ -119,6 +129,7 @@ struct Shared {
     turn: Turn,
     spare: Spare,
     receive: Vec<u8>,
+    stamps: Stamps,
     timers: Timers,
     /// Who may connect, and when.
     gate: Gate,
@@ -293,12 +304,26 @@ impl Reactor {
     /// Runs until no connection is left, or, if it was built to stay alive, until it is shut down.
     ///
     /// # Errors
-    /// [`Error::Reactor`]: the poll failed. [`Error::Ended`]: a linked connection has ended, or a
-    /// supervised one too often; running again goes on with the others. What else happens to
-    /// connections their handlers are told.
+    /// [`Error::Reactor`]: the poll failed. [`Error::Pin`]: the thread cannot be kept on the core that
+    /// it was built for. [`Error::Ended`]: a linked connection has ended, or a supervised one too
+    /// often; running again goes on with the others. What else happens to connections their handlers
+    /// are told.
     pub fn run(&mut self) -> Result<(), Error> {
+        self.pin()?;
         while !self.is_done() {
             self.turn(None)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps this thread on the core that the reactor was built for, if it is not there yet.
+    fn pin(&mut self) -> Result<(), Error> {
+        if let Some(core) = self.core {
+            // Before, so that these threads do not inherit it: they would wait for each other.
+            let started = self.shared.resolver.start();
+            started.map_err(Error::Reactor)?;
+            kernel::pin(core).map_err(|source| Error::Pin { core, source })?;
+            self.core = None;
         }
         Ok(())
     }
@@ -307,11 +332,10 @@ impl Reactor {
     /// programs with a loop of their own.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), which alone pins.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         let _entered = self.shared.central.enter();
-        let timeout = self.poll_timeout(timeout);
-        match self.poll.poll(&mut self.events, timeout) {
+        match self.wait(timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(Error::Reactor(error)),
@@ -322,6 +346,9 @@ impl Reactor {
             news += 1;
             let readiness = Readiness::from(event);
             woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+        }
+        if news > 0 {
+            self.vigil.last_news = Some(self.shared.turn.now);
         }
         self.finish_turn(news, woken)
     }

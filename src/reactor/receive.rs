@@ -62,6 +62,8 @@ impl Connection {
         }
         shared.receive = buffer;
         self.end_batch(shared);
+        // What is called next is not for these bytes.
+        shared.turn.tally.received_at = None;
     }
 
     /// What was delivered is a batch. If the connection has come to its end, the batch ends first: what
@@ -115,8 +117,9 @@ impl Connection {
             // more than a little has to be copied to where it will lie.
             Some(room) => (room.len(), &mut buffer[..BEHIND_ROOM]),
         };
-        let asked = in_room + buffer.len();
-        let length = link.read(room, buffer)?;
+        let asked = link.asked(in_room + buffer.len());
+        let length = link.read(room, buffer, &mut shared.stamps)?;
+        shared.turn.tally.received_at = shared.stamps.last.take();
         shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);
@@ -155,7 +158,7 @@ impl Connection {
         let partial = link.partial.as_slice();
         let start = partial.len();
         buffer[..start].copy_from_slice(partial);
-        let asked = buffer.len() - start;
+        let asked = link.asked(buffer.len() - start);
         if asked == 0 {
             // A handshake message in so many small records that it does not fit.
             let error = Error::Tls("a handshake message is too long".into());
@@ -163,7 +166,8 @@ impl Connection {
             self.life().fail(&mut output, error);
             return Ok(More::Drained);
         }
-        let length = link.read(None, &mut buffer[start..])?;
+        let length = link.read(None, &mut buffer[start..], &mut shared.stamps)?;
+        shared.turn.tally.received_at = shared.stamps.last.take();
         shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);

@@ -71,13 +71,19 @@ impl Resolver {
             waiting.push(waiter);
             return Ok(None);
         }
-        let queue = match &mut self.queue {
-            Some(queue) => queue,
-            None => self.queue.insert(start(&self.central)?),
-        };
-        queue.send(host.to_owned()).map_err(io::Error::other)?;
+        self.start()?
+            .send(host.to_owned())
+            .map_err(io::Error::other)?;
         self.waiting.insert(host.to_owned(), vec![waiter]);
         Ok(None)
+    }
+
+    /// The queue, and the threads that answer what is put there, if they are not there yet.
+    pub(super) fn start(&mut self) -> io::Result<&Sender<String>> {
+        match &mut self.queue {
+            Some(queue) => Ok(queue),
+            none => Ok(none.insert(start(&self.central)?)),
+        }
     }
 
     /// An answer has come: keeps it, and says who waits for it.

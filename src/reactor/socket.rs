@@ -1,5 +1,6 @@
 //! A TCP socket that has begun to connect, with its options set before.
 
+use super::kernel;
 use super::system::Stream;
 use crate::session::options::SocketOptions;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
@@ -34,6 +35,9 @@ fn configure(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
     }
     if let Some(idle) = options.keepalive {
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+    }
+    if options.receive_timestamps.is_some() {
+        kernel::stamp(socket)?;
     }
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {

@@ -4,7 +4,7 @@
 use super::meter::Cause;
 use crate::protocol::frame::OpCode;
 use crate::trace::kind::Kind;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Opcodes as on the wire number at most so many.
 pub(crate) const OPCODES: usize = 16;
@@ -113,6 +113,9 @@ pub(crate) struct Tally {
     pub(crate) outbound: Flow,
     /// Sends that were refused because the queue was full, or came too late.
     pub(crate) drops: u64,
+    /// The stamp of the bytes that are delivered, if they have one. It is not counted, but kept where
+    /// a message costs nothing for it.
+    pub(crate) received_at: Option<SystemTime>,
     /// A bit per [`Step`].
     pub(super) steps: u8,
     pub(super) round_trip_ns: Option<u64>,

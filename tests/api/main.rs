@@ -16,7 +16,9 @@ mod life;
 mod limits;
 mod messages;
 mod pacing;
+mod pinning;
 mod pitfalls;
+mod polling;
 mod proxies;
 mod reasons;
 mod reconnect;
@@ -24,6 +26,7 @@ mod redirects;
 mod refresh;
 mod remote;
 mod supervision;
+mod timestamps;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod tls;
 mod trace;

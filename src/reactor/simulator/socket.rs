@@ -149,6 +149,17 @@ impl Write for Stream {
     }
 }
 
+/// A simulated socket has no stamps, so none is asked for it.
+#[cfg(unix)]
+impl std::os::fd::AsRawFd for Stream {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        match self {
+            Self::Real(stream) => stream.as_raw_fd(),
+            Self::Simulated(_) => panic!("a simulated socket has no descriptor"),
+        }
+    }
+}
+
 /// The simulated poll knows its sockets without being told.
 impl Source for Stream {
     fn register(

@@ -6,8 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use websockex::{
-    ConnectionId, Context, Deflate, Handler, HandlerResult, Message, Open, Reactor, Request,
-    Termination, TimerId, TlsConfig,
+    ConnectionId, Context, Deflate, Handler, HandlerResult, Message, Open, Polling, Reactor,
+    Request, Termination, TimerId, TlsConfig,
 };
 use websockex_peers::{
     Arguments, GO, Meter, Mode, Report, Result, Tally, live_heap, resident, start, tls,
@@ -16,6 +16,8 @@ use websockex_peers::{
 const NAME: &str = "websockex";
 /// Connections opened at a time: fewer than a listener's backlog.
 const WAVE: usize = 64;
+/// How long `--spin` stays awake for news, which in an echo is never that far apart.
+const SPIN: Duration = Duration::from_millis(1);
 const NEXT_BATCH: TimerId = TimerId(0);
 
 fn main() -> Result<()> {
@@ -24,6 +26,9 @@ fn main() -> Result<()> {
     if let Some(ca) = &arguments.ca {
         let config = tls::client_config(ca, arguments.resumption)?;
         builder = builder.tls(TlsConfig::from_rustls(config));
+    }
+    if arguments.spin {
+        builder = builder.polling(Polling::SpinThenBlock(SPIN));
     }
     let mut reactor = builder.build()?;
     match arguments.mode {
@@ -43,11 +48,6 @@ fn request(arguments: &Arguments) -> Result<Request> {
         true => request.deflate(Deflate::new()),
         false => request,
     })
-}
-
-/// A turn of the reactor: until something happens, or as `--spin` wants it.
-fn turn(reactor: &mut Reactor, arguments: &Arguments) -> Result<()> {
-    Ok(reactor.turn(arguments.spin.then_some(Duration::ZERO))?)
 }
 
 /// Opens so many, a wave at a time; `handler` is given the counter of those that are open.
@@ -103,7 +103,7 @@ fn receive(reactor: &mut Reactor, arguments: &Arguments) -> Result<Report> {
     let meter = Meter::start();
     reactor.remote().send(id, GO)?;
     while !tally.borrow().is_complete() {
-        turn(reactor, arguments)?;
+        reactor.turn(None)?;
     }
     let usage = meter.stop();
     let tally = tally.borrow();
@@ -158,7 +158,7 @@ fn echo(reactor: &mut Reactor, arguments: &Arguments) -> Result<Report> {
     let meter = Meter::start();
     reactor.remote().cast(id, ())?;
     while !tally.borrow().is_complete() {
-        turn(reactor, arguments)?;
+        reactor.turn(None)?;
     }
     let usage = meter.stop();
     let tally = tally.borrow();
@@ -236,7 +236,7 @@ fn send(reactor: &mut Reactor, arguments: &Arguments) -> Result<Report> {
     let meter = Meter::start();
     reactor.remote().cast(id, ())?;
     while answer.borrow().is_none() {
-        turn(reactor, arguments)?;
+        reactor.turn(None)?;
     }
     let usage = meter.stop();
     let answer = answer.take().unwrap_or_default();

@@ -1,0 +1,96 @@
+//! What Linux's kernel gives beyond sockets and readiness: a core for a thread, and the time at which
+//! bytes arrived. Elsewhere the one is refused and the other is not known.
+
+pub(super) use given::*;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod given {
+    use nix::sched::{CpuSet, sched_setaffinity};
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+    use nix::sys::time::TimeSpec;
+    use nix::unistd::Pid;
+    use std::io::{self, IoSliceMut};
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    /// Keeps the calling thread on one core, and with it the threads that it begins from now on.
+    pub(in crate::reactor) fn pin(core: usize) -> io::Result<()> {
+        let mut cores = CpuSet::new();
+        cores.set(core)?;
+        // Zero is the calling thread.
+        Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
+    }
+
+    /// Has the kernel stamp what the socket receives from now on.
+    pub(in crate::reactor) fn stamp(socket: &impl AsFd) -> io::Result<()> {
+        Ok(setsockopt(socket, sockopt::ReceiveTimestampns, &true)?)
+    }
+
+    /// The stamp of what was read last. There is one for all connections of a reactor.
+    pub(in crate::reactor) struct Stamps {
+        /// Where the kernel puts it: room for one control message.
+        control: Vec<u8>,
+        pub(in crate::reactor) last: Option<SystemTime>,
+    }
+
+    impl Default for Stamps {
+        fn default() -> Self {
+            Self {
+                control: nix::cmsg_space!(TimeSpec),
+                last: None,
+            }
+        }
+    }
+
+    impl Stamps {
+        /// Reads from a stamped socket, and keeps the stamp.
+        pub(in crate::reactor) fn read(
+            &mut self,
+            stream: &mut impl AsRawFd,
+            buffers: &mut [IoSliceMut<'_>],
+        ) -> io::Result<usize> {
+            let (fd, control) = (stream.as_raw_fd(), Some(&mut self.control[..]));
+            let received = recvmsg::<()>(fd, buffers, control, MsgFlags::empty())?;
+            // There is nothing else that it could have been cut short by.
+            let mut messages = received.cmsgs().into_iter().flatten();
+            self.last = messages.find_map(|message| match message {
+                ControlMessageOwned::ScmTimestampns(time) => {
+                    UNIX_EPOCH.checked_add(Duration::from(time))
+                }
+                _ => None,
+            });
+            Ok(received.bytes)
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod given {
+    use std::io::{self, IoSliceMut, Read};
+    use std::time::SystemTime;
+
+    pub(in crate::reactor) fn pin(_core: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// There is no such option, so it is left out.
+    pub(in crate::reactor) fn stamp<S>(_socket: &S) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// No stamp of anything.
+    #[derive(Default)]
+    pub(in crate::reactor) struct Stamps {
+        pub(in crate::reactor) last: Option<SystemTime>,
+    }
+
+    impl Stamps {
+        pub(in crate::reactor) fn read(
+            &mut self,
+            stream: &mut impl Read,
+            buffers: &mut [IoSliceMut<'_>],
+        ) -> io::Result<usize> {
+            stream.read_vectored(buffers)
+        }
+    }
+}
