@@ -4,6 +4,7 @@
 //! cargo run --example metrics -- wss://stream.example.com/ws [URL...]
 //! curl http://127.0.0.1:9464/metrics        # for Prometheus
 //! curl http://127.0.0.1:9464/connections    # for people
+//! curl http://127.0.0.1:9464/trace > t.json # the last events, for ui.perfetto.dev
 //! ```
 //!
 //! A thread answers on a loopback port; the reactor never waits for it.
@@ -13,6 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
+use websockex::trace::render;
 use websockex::{BoxError, Handler, Reactor, Remote, Request};
 
 /// Where Prometheus exporters of this sort usually listen.
@@ -47,7 +49,7 @@ fn run(urls: &[String]) -> Result<(), BoxError> {
         reactor.connect(Request::new(url)?, Count)?;
     }
     let listener = TcpListener::bind(ADDRESS)?;
-    eprintln!("numbers at http://{ADDRESS}/metrics and http://{ADDRESS}/connections");
+    eprintln!("look at http://{ADDRESS}/ with metrics, connections or trace behind it");
     let remote = reactor.remote();
     thread::spawn(move || serve(&listener, &remote));
     reactor.run()?;
@@ -84,10 +86,21 @@ fn answer(mut client: TcpStream, remote: &Remote) -> io::Result<()> {
             "text/plain; charset=utf-8",
             remote.connections().to_string(),
         ),
+        Some("/trace") => match remote.last_events(None, PATIENCE) {
+            Ok(events) => {
+                let page = render::chrome(&events, |_| None).to_string();
+                ("200 OK", "application/json", page)
+            }
+            Err(error) => (
+                "503 Service Unavailable",
+                "text/plain",
+                format!("{error}\n"),
+            ),
+        },
         _ => (
             "404 Not Found",
             "text/plain",
-            "/metrics or /connections\n".to_owned(),
+            "/metrics, /connections or /trace\n".to_owned(),
         ),
     };
     let length = body.len();

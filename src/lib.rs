@@ -39,23 +39,50 @@
 //!              -> out buffer -> [tls: encrypt] -> socket
 //! ```
 //!
+//! A connection's life, from top to bottom; each module says in its first lines what comes before and
+//! after it:
+//!
+//! ```text
+//! Request -> admission -> resolver -> connect -> [proxy] -> [tls] -> protocol::handshake     on_open
+//!    ^       who may, when  names      sockets                        the upgrade               |
+//!    |                                                                                          v
+//!    |       poll -> receive -> [tls] -> protocol::decoder -> dispatch ----------------> on_message, ...
+//!    |       poll <- link    <- [tls] <- protocol::encoder <- outbound, pace <- Context <-------'
+//!    |                                                                                          |
+//!    `------ policy, supervision <- closing <- liveness, limits, errors <-----------------------'
+//!                                                              on_disconnect, on_terminate
+//! ```
+//!
+//! Beside it, of every step: an event for [`trace`], which may go on to [`sinks`], and numbers for
+//! [`stats`].
+//!
 //! A floor imports only from lower ones; a test checks it.
 //!
 //! | floor | files | what it does |
 //! | --- | --- | --- |
 //! | 3 | `reactor/` | the poll loop, sockets, timers, look-ups, commands of other threads; the only user of mio |
 //! | 2 | `handler.rs`, `request.rs` | what a user implements, and what a user asks for |
-//! | 1 | `session/`, [`sinks`], `tls.rs`, `error/` | the life of one connection, without sockets and clock; TLS, the only user of rustls |
+//! | 1 | `session/`, [`sinks`], `tls.rs`, `error/` | the life of one connection, without sockets and clock; where events go besides the ring; TLS, the only user of rustls |
 //! | 0 | [`protocol`], [`trace`], [`stats`] | RFC 6455 and RFC 7692, bytes in and events out; the ring of recorded events; counters and histograms |
 //!
 //! # What to know
 //!
 //! - **Requests.** A URL is enough; a [`Request`] says the rest: headers, subprotocols, limits,
-//!   timeouts, TLS, compression, when to connect again.
+//!   timeouts, TLS, compression, proxies, heartbeats, when to connect again. [`Request::refresh`]
+//!   changes it before each attempt.
 //! - **Callbacks.** [`Handler`] states their order, which is a contract. A handler that returns
 //!   `Err` or panics ends its own connection and no other.
-//! - **Other threads.** [`Remote`] connects, sends, casts, closes and shuts down from anywhere,
-//!   without ever waiting for the reactor.
+//! - **Coming and going.** [`Admission`] says how many connect at a time and how fast;
+//!   [`ReconnectPolicy`] and [`Handler::on_disconnect`] what follows an end; [`Open::reason`] whether
+//!   data was missed; [`Supervision`] when a handler that failed is replaced by a fresh one.
+//! - **Sending.** What a callback sends leaves in one write at the end of the turn. A [`Pacer`] spreads
+//!   it, [`Request::max_queued`] limits what waits, [`Request::hold_sends`] keeps it while there is no
+//!   connection.
+//! - **Closing.** What was sent before a Close frame leaves before it; [`Request::close_timeout`] is
+//!   the peer's time to take it, to answer, and to end the TCP connection.
+//! - **Other threads.** [`Remote`] connects, sends, casts, closes and shuts down from anywhere. It
+//!   waits for the reactor only where its name or a timeout says so, and never on the reactor's own
+//!   thread. A [`Client`] is a reactor that has a thread.
 //! - **Errors.** A mistake in a request is told before any I/O; what happens to a connection its
 //!   handler is told, as a [`DisconnectReason`]; why something was not sent, as a [`SendError`].
 //! - **Security.** Peers are verified; switching that off takes a method with `danger` in its name.
@@ -64,7 +91,10 @@
 //!   what arrived, never with what a header declares.
 //! - **Seeing inside.** Lifecycle events of all connections are always recorded in a ring, frames
 //!   when asked for; [`ReactorBuilder::print_trace`] and [`Remote::print_trace`] print them as they
-//!   happen, [`trace`] has the rest.
+//!   happen, [`Disconnect::last_events`] and [`Remote::last_events`] show them afterwards, [`sinks`]
+//!   carry them elsewhere, and `WEBSOCKEX_TRACE` in the environment does all that for a program that
+//!   nobody can recompile. [`Remote::stats`] and [`Remote::connections`] are the numbers, at any
+//!   moment and from any thread, [for Prometheus](stats::ReactorStats::prometheus) too.
 //!
 //! # Features
 //!
@@ -80,6 +110,11 @@
 //!
 //! Without default features the crate depends on mio, getrandom and socket2 (on Unix also on libc, for
 //! the name of one error; on Linux on nix, to pin a thread to a core and for receive timestamps), and on what these need.
+
+/// Its examples compile.
+#[cfg(all(doctest, feature = "tls", feature = "deflate"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod error;
 mod handler;

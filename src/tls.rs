@@ -14,7 +14,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, IpAddr, PrivateKeyDer, ServerName, UnixTime};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -237,6 +239,43 @@ pub(crate) struct Tls {
     connection: UnbufferedClientConnection,
     /// An error was met: rustls is not to be asked again.
     failed: bool,
+    /// The alert that came with it, if there was one and it is known.
+    pub(crate) alert: Option<Alert>,
+}
+
+/// A fatal alert, for the trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Alert {
+    pub(crate) number: u8,
+    /// By this side; else it was sent.
+    pub(crate) received: bool,
+}
+
+impl Alert {
+    /// The one that came before `error`, or that was written because of it: `records`. rustls does not say
+    /// which it writes. Before there are keys it can be read, and of some errors the alert is known.
+    fn of(error: &rustls::Error, records: &[u8]) -> Option<Self> {
+        // RFC 8446 section 5.1: the content type, a version, the length of the fragment; section 6: a level
+        // and the description.
+        const ALERT: u8 = 21;
+        let (description, received) = match (error, records) {
+            (rustls::Error::AlertReceived(description), _) => (*description, true),
+            (_, []) => return None,
+            (_, [ALERT, _, _, 0, 2, _, number]) => (AlertDescription::from(*number), false),
+            (rustls::Error::InvalidCertificate(error), _) => (error.clone().into(), false),
+            (rustls::Error::InvalidMessage(error), _) => ((*error).into(), false),
+            _ => return None,
+        };
+        Some(Self {
+            number: description.into(),
+            received,
+        })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        let description = AlertDescription::from(self.number);
+        description.as_str().unwrap_or("unknown")
+    }
 }
 
 /// What came of some ciphertext.
@@ -260,6 +299,7 @@ impl Tls {
         Ok(Self {
             connection,
             failed: false,
+            alert: None,
         })
     }
 
@@ -307,7 +347,9 @@ impl Tls {
                 Ok(state) => state,
                 Err(error) => {
                     self.failed = true;
+                    let start = outgoing.len();
                     self.write_alert(&mut rest[discard..], outgoing);
+                    self.alert = Alert::of(&error, &outgoing.as_slice()[start..]);
                     return Err(tls_error(error));
                 }
             };

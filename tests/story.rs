@@ -13,11 +13,12 @@ mod support;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 use support::{PATIENCE, SHORT, Server, Transport, frame};
 use websockex::trace::{Event, Level};
 use websockex::{
-    Context, Disconnect, Handler, HandlerResult, Message, Open, Reactor, Reconnect,
+    Client, Context, Disconnect, Handler, HandlerResult, Message, Open, Reactor, Reconnect,
     ReconnectPolicy, Request, Termination,
 };
 
@@ -134,6 +135,32 @@ fn a_refused_peer() {
              the server answered 403 (No) inste… (90 B)",
         ],
     );
+}
+
+/// Whoever waits for a connection that does not open has its story by then.
+#[test]
+fn a_connection_that_somebody_waits_for() {
+    struct Told(Sender<String>);
+    impl Handler for Told {
+        fn on_terminate(self: Box<Self>, termination: &Termination<'_>) {
+            self.0
+                .send(format!("{termination:#}"))
+                .expect("it is heard");
+        }
+    }
+    let server = Server::start(Transport::Plain, |_, mut peer| {
+        peer.reject(403, &[], b"not for you");
+    });
+    let client = Client::start().expect("a reactor");
+    let (told, story) = channel();
+    let request = server.request().fail_first();
+    let error = client.connect(request, Told(told)).expect_err("no");
+    let story = story.try_recv().expect("it is there already");
+    let lines = lines(&story, server.address);
+    assert_eq!(lines[0], error.to_string());
+    assert!(lines[1].ends_with("attempting to connect to 127.0.0.1:PORT (attempt 1)"));
+    assert!(lines[5].contains("failed to connect at stage upgrade (HTTP 403)"));
+    client.shutdown().expect("an orderly end");
 }
 
 #[test]

@@ -17,8 +17,14 @@ use std::time::Duration;
 use support::{PATIENCE, Server, Transport};
 use websockex::trace::{Event, Kind};
 use websockex::{
-    Context, Handler, HandlerResult, Message, Open, Reactor, Request, SendError, Termination,
+    Client, CloseCode, Context, Handler, HandlerResult, Message, Open, Reactor, Request, SendError,
+    Termination,
 };
+
+/// Does nothing.
+struct Quiet;
+
+impl Handler for Quiet {}
 
 /// Counts messages and says what it is when it ends.
 struct Counter {
@@ -119,11 +125,43 @@ fn a_handler_is_looked_at_mended_and_replaced() {
 }
 
 #[test]
+fn the_last_events_are_read_from_outside() {
+    let server = Server::echo(Transport::Plain);
+    let client = Client::start().expect("a reactor");
+    let remote = client.remote();
+    let open = || client.connect(server.request(), Quiet).expect("it opens");
+    let (first, second) = (open(), open());
+    let kinds = |id| {
+        let events = remote.last_events(Some(id), PATIENCE).expect("it runs");
+        assert!(events.iter().all(|event| event.connection() == id.into()));
+        events.iter().map(Event::kind).collect::<Vec<Kind>>()
+    };
+    for id in [first, second] {
+        let kinds = kinds(id);
+        assert!(kinds.contains(&Kind::Connecting));
+        assert_eq!(kinds.last(), Some(&Kind::Connected));
+    }
+    remote
+        .close(first, CloseCode::NORMAL, "")
+        .expect("it is open");
+    // It has ended, and its story is still there.
+    while kinds(first).last() != Some(&Kind::Terminated) {
+        thread::yield_now();
+    }
+    let all = remote.last_events(None, PATIENCE).expect("it runs");
+    assert_eq!(all.len(), kinds(first).len() + kinds(second).len());
+    assert!(all.is_sorted_by_key(Event::sequence));
+    client.shutdown().expect("an orderly end");
+}
+
+#[test]
 fn nobody_waits_for_himself_or_for_ever() {
     struct Impatient(websockex::Remote);
     impl Handler for Impatient {
         fn on_timer(&mut self, cx: &mut Context<'_>, _: websockex::TimerId) -> HandlerResult {
             let own = self.0.with_handler(cx.id(), PATIENCE, |_| ());
+            assert_eq!(own, Err(SendError::OwnThread));
+            let own = self.0.last_events(None, PATIENCE);
             assert_eq!(own, Err(SendError::OwnThread));
             let _ = self.0.shutdown(Duration::ZERO);
             Ok(())

@@ -10,13 +10,14 @@
 )]
 mod support;
 
+use std::io;
 use std::process::Command;
-use std::sync::mpsc;
-use std::time::Instant;
-use support::{PATIENCE, Recorder, Rig, SHORT, Server, Transport, frame};
-use websockex::Reactor;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+use support::{PATIENCE, Recorder, Rig, SHORT, Server, Transport, Watchdog, frame};
 use websockex::sinks::VARIABLE;
-use websockex::trace::{Kind, Level, Record};
+use websockex::trace::{Kind, Level, Record, Sink};
+use websockex::{Client, CloseCode, Reactor, SendError};
 
 /// Sends so many texts, and drops the connection.
 fn blasting(texts: usize) -> Server {
@@ -75,6 +76,151 @@ fn a_stalled_sink_is_added_and_holds_nothing_up() {
         "{sink:?}"
     );
     drop(release);
+}
+
+/// Hands on what it gets, when it is let: a word for each event, and one when it is flushed.
+struct Gated {
+    gate: Receiver<()>,
+    words: Sender<&'static str>,
+}
+
+/// The sink, its gate, which is open when it is gone, and what it got, which ends with the sink.
+fn gated() -> (Gated, Sender<()>, Receiver<&'static str>) {
+    let (open, gate) = mpsc::channel();
+    let (words, got) = mpsc::channel();
+    (Gated { gate, words }, open, got)
+}
+
+impl Sink for Gated {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let _ = self.gate.recv();
+        let word = record.event.kind().name();
+        self.words.send(word).map_err(io::Error::other)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.words.send("flushed").map_err(io::Error::other)
+    }
+}
+
+/// Closes when the client does.
+fn polite() -> Server {
+    Server::start(Transport::Plain, |_, mut peer| {
+        peer.accept();
+        peer.answer_close(1000);
+    })
+}
+
+/// As often as it takes until the connection's end is recorded.
+fn wait_for_terminated(words: &Receiver<&'static str>) {
+    while words.recv_timeout(PATIENCE).expect("it comes") != "terminated" {}
+}
+
+#[test]
+fn sinks_are_removed_one_by_one_while_the_reactor_runs() {
+    let _watchdog = Watchdog::start();
+    let (first, open, firsts) = gated();
+    drop(open);
+    let client = Client::start_with(Reactor::builder().trace_sink(first)).expect("a reactor");
+    let remote = client.remote();
+    let (second, open, seconds) = gated();
+    drop(open);
+    let second = remote.add_trace_sink(second).expect("it runs");
+    let ids: Vec<_> = remote.stats().sinks.iter().map(|sink| sink.id).collect();
+    let [first, also_second] = ids[..] else {
+        panic!("{ids:?}");
+    };
+    assert_eq!(also_second, second);
+    let server = polite();
+    let id = client
+        .connect(server.request(), Recorder::new())
+        .expect("it opens");
+
+    let stats = remote.remove_trace_sink(first, PATIENCE).expect("it ends");
+    // It ends because the sink is dropped.
+    let words: Vec<_> = firsts.iter().collect();
+    assert_eq!(words.last(), Some(&"flushed"));
+    let events: Vec<_> = words
+        .into_iter()
+        .filter(|&word| word != "flushed")
+        .collect();
+    assert_eq!(events.first(), Some(&"connecting"));
+    assert_eq!(events.last(), Some(&"connected"));
+    assert_eq!((stats.id, stats.written), (first, events.len() as u64));
+    assert_eq!((stats.dropped, stats.failed), (0, 0));
+    assert_eq!(
+        remote.remove_trace_sink(first, PATIENCE),
+        Err(SendError::Gone)
+    );
+
+    remote.close(id, CloseCode::NORMAL, "").expect("it is open");
+    wait_for_terminated(&seconds);
+    let sinks = remote.stats().sinks;
+    assert_eq!(sinks.len(), 1);
+    assert_eq!(sinks[0].id, second);
+    // None is named as one before it.
+    let third = remote.add_trace_sink(|_: &Record| ()).expect("it runs");
+    assert!(third != first && third != second);
+    client.shutdown().expect("an orderly end");
+}
+
+#[test]
+fn a_slow_sink_is_removed_and_gets_what_had_come() {
+    let _watchdog = Watchdog::start();
+    let client = Client::start().expect("a reactor");
+    let remote = client.remote();
+    let (slow, open, slows) = gated();
+    let slow = remote.add_trace_sink(slow).expect("it runs");
+    let server = polite();
+    let id = client
+        .connect(server.request(), Recorder::new())
+        .expect("it opens");
+    // The reactor has nothing to wait for: the next sink is added after this one was removed.
+    assert_eq!(
+        remote.remove_trace_sink(slow, Duration::ZERO),
+        Err(SendError::TimedOut)
+    );
+    let (next, next_open, nexts) = gated();
+    drop(next_open);
+    remote.add_trace_sink(next).expect("it runs");
+    remote.close(id, CloseCode::NORMAL, "").expect("it is open");
+    wait_for_terminated(&nexts);
+    assert_eq!(
+        remote.stats().sinks[0].written,
+        0,
+        "it is listed until it has ended"
+    );
+    drop(open);
+    let stats = remote.remove_trace_sink(slow, PATIENCE).expect("it ends");
+    let events: Vec<_> = slows.iter().filter(|&word| word != "flushed").collect();
+    assert_eq!(events.last(), Some(&"connected"));
+    assert_eq!((stats.written, stats.dropped), (events.len() as u64, 0));
+    assert_eq!(remote.stats().sinks.len(), 1);
+    client.shutdown().expect("an orderly end");
+}
+
+#[test]
+fn a_handler_cannot_wait_for_a_sink_to_be_removed() {
+    let server = polite();
+    let mut rig = Rig::with(Reactor::builder().trace_sink(|_: &Record| ()));
+    let remote = rig.reactor.remote();
+    let sink = remote.stats().sinks[0].id;
+    let (answer, answered) = mpsc::channel();
+    let recorder = Recorder::new().open(move |cx, _| {
+        answer.send(remote.remove_trace_sink(sink, PATIENCE))?;
+        cx.close();
+        Ok(())
+    });
+    rig.connect(server.request(), recorder);
+    rig.run();
+    assert_eq!(answered.recv(), Ok(Err(SendError::OwnThread)));
+    let remote = rig.reactor.remote();
+    assert_eq!(remote.stats().sinks.len(), 1, "it is still there");
+    drop(rig);
+    assert_eq!(
+        remote.remove_trace_sink(sink, PATIENCE),
+        Err(SendError::Gone)
+    );
 }
 
 /// Runs this test's own program again, with the variable set, and returns its standard error.

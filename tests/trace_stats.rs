@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 use support::{PATIENCE, Recorder, Rig, Server, Transport, frame};
 use websockex::trace::Callback;
-use websockex::{ConnectionState, ReconnectPolicy};
+use websockex::{ConnectionState, Pacer, ReconnectPolicy};
 
 const MESSAGES: usize = 200;
 const TEXT: &str = "twelve bytes";
@@ -172,6 +172,37 @@ fn reconnects_are_counted_by_reason() {
     assert_eq!(remote.stats().attempts, 5);
     remote.shutdown(PATIENCE).expect("it runs");
     rig.run();
+}
+
+#[test]
+fn what_waits_is_counted() {
+    let server = Server::echo(Transport::Plain);
+    let mut rig = Rig::new();
+    let remote = rig.reactor.remote();
+    // One text leaves, the other two wait.
+    let pacer = Pacer::new(1, Duration::from_secs(3600)).expect("a pace");
+    for _ in 0..2 {
+        let recorder = Recorder::new().open(|cx, _| {
+            cx.send_text(TEXT)?;
+            Ok(cx.send_text(TEXT)?)
+        });
+        rig.connect(server.request().pace(pacer.clone()), recorder);
+    }
+    rig.run_until(|| remote.stats().open == 2);
+    let each = remote.connections().into_iter();
+    let sum = each.map(|status| status.stats.queued_bytes).sum();
+    let stats = remote.stats();
+    assert!(stats.queued_bytes >= 3 * TEXT.len() as u64);
+    assert_eq!(stats.queued_bytes, sum);
+    assert!((1..sum).contains(&stats.queued_bytes_high));
+
+    assert_eq!(stats.queued_commands, 0);
+    remote.print_trace(false).expect("it runs");
+    remote.shutdown(Duration::ZERO).expect("it runs");
+    assert_eq!(remote.stats().queued_commands, 2);
+    rig.run();
+    let stats = remote.stats();
+    assert_eq!((stats.queued_bytes, stats.queued_commands), (0, 0));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::protocol::deflate::Deflaters;
 use crate::session::admission::{Admission, Gate};
 use crate::session::chacha::Stretch;
 use crate::session::{Entropy, Time};
-use crate::sinks::{self, FileSink, Tap, Wishes};
+use crate::sinks::{self, FileSink, Wishes};
 use crate::stats::tally::Tally;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
@@ -136,7 +136,8 @@ impl ReactorBuilder {
 
     /// Sends each recorded event to `sink` as well, on a thread of its own. A sink that is slow or
     /// fails never holds the reactor up: what it does not take is dropped, and counted in
-    /// [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks).
+    /// [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks), which also names it for
+    /// [`Remote::remove_trace_sink`](super::Remote::remove_trace_sink).
     #[must_use]
     pub fn trace_sink(mut self, sink: impl Sink + 'static) -> Self {
         self.sinks.push(Box::new(sink));
@@ -198,8 +199,8 @@ impl ReactorBuilder {
         let print = self.print_trace || wishes.print;
         let mut trace = Recorder::new(self.trace_capacity, print, SystemTime::now());
         for sink in self.sinks.drain(..) {
-            let tap = Tap::new(sink)?;
-            central.add_sink_meter(Arc::clone(&tap.meter));
+            let tap = central.sinks.tap(sink)?;
+            central.sinks.add(Arc::clone(&tap.meter));
             trace.add_outlet(Box::new(tap));
         }
         Ok((trace, wishes.level))

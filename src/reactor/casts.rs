@@ -15,7 +15,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// before it looks is a program that does not look.
 pub(super) const MAX_WAITING: usize = 65_536;
 
-type Message = Box<dyn Any + Send>;
+/// What was cast.
+pub(super) struct Cast {
+    pub(super) message: Box<dyn Any + Send>,
+    /// The name of its type, for the trace.
+    pub(super) label: &'static str,
+}
+
+impl Cast {
+    pub(super) fn new<M: Any + Send>(message: M) -> Self {
+        Self {
+            message: Box::new(message),
+            label: std::any::type_name::<M>(),
+        }
+    }
+
+    /// It goes to the handler now.
+    pub(super) fn record(&self, life: &Life, output: &mut Output<'_>) {
+        life.record(output, Kind::CastReceived, |time, id| {
+            Event::cast_received(time, id, self.label)
+        });
+    }
+}
 
 /// The casts of one connection, first come first served. Nothing is allocated while none waits.
 #[derive(Default)]
@@ -23,18 +44,18 @@ pub(super) struct Casts(Option<Box<Queue>>);
 
 #[derive(Default)]
 struct Queue {
-    messages: VecDeque<Message>,
+    messages: VecDeque<Cast>,
     /// The limit was hit, and that was recorded.
     full: bool,
 }
 
 impl Casts {
-    /// Keeps `message` until the connection opens, or drops it if too many wait already.
-    pub(super) fn wait(&mut self, life: &Life, output: &mut Output<'_>, message: Message) {
+    /// Keeps `cast` until the connection opens, or drops it if too many wait already.
+    pub(super) fn wait(&mut self, life: &Life, output: &mut Output<'_>, cast: Cast) {
         let queue = self.0.get_or_insert_default();
         let waiting = queue.messages.len();
         if waiting < MAX_WAITING {
-            queue.messages.push_back(message);
+            queue.messages.push_back(cast);
             return;
         }
         output.tally.drops += 1;
@@ -45,7 +66,7 @@ impl Casts {
                 Event::limit_hit(time, id, Limit::WaitingCasts, asked, allowed)
             });
         }
-        discard(message);
+        discard(cast);
     }
 
     /// Drops them: there is no successor after all, which is escalated.
@@ -54,12 +75,12 @@ impl Casts {
     }
 
     /// The next one; those behind it go on waiting.
-    pub(super) fn next(&mut self) -> Option<Message> {
-        let message = self.0.as_mut()?.messages.pop_front();
-        if message.is_none() {
+    pub(super) fn next(&mut self) -> Option<Cast> {
+        let cast = self.0.as_mut()?.messages.pop_front();
+        if cast.is_none() {
             self.0 = None;
         }
-        message
+        cast
     }
 }
 

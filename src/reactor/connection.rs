@@ -2,7 +2,7 @@
 //! session and its handler, and then settled: written, re-armed, published, or ended.
 
 use super::Shared;
-use super::casts::Casts;
+use super::casts::{Cast, Casts};
 use super::connect::Approach;
 use super::dispatch::Core;
 use super::link::{Link, LinkWire};
@@ -27,7 +27,6 @@ use crate::tls::TlsConfig;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
 use mio::Token;
-use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -238,13 +237,13 @@ impl Connection {
     }
 
     /// Another thread casts.
-    pub(super) fn cast(&mut self, shared: &mut Shared, message: Box<dyn Any + Send>) {
+    pub(super) fn cast(&mut self, shared: &mut Shared, cast: Cast) {
         let mut wire = self.link.as_mut().map(|link| LinkWire {
             link,
             spare: &mut shared.spare,
         });
         let wire = wire.as_mut().map(|wire| wire as &mut dyn Wire);
-        self.core.cast(&mut shared.turn, wire, message);
+        self.core.cast(&mut shared.turn, wire, cast);
     }
 
     /// Another thread looks at the handler.
@@ -274,8 +273,8 @@ impl Connection {
     }
 
     /// Drops the connection now, for the reason it was closing for.
-    pub(super) fn abort(&mut self) {
-        self.life().abort();
+    pub(super) fn abort(&mut self, shared: &mut Shared) {
+        self.with_output(shared, Life::abort);
     }
 
     /// Changes the trace level.

@@ -2,7 +2,7 @@
 //! connection and nothing else.
 
 use super::Turn;
-use super::casts::Casts;
+use super::casts::{Cast, Casts};
 use super::remote::{Central, Opened};
 use super::slots::Availability;
 use crate::error::DisconnectReason;
@@ -119,10 +119,11 @@ impl Core {
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
             cx.life.release(&mut cx.output);
-            while let Some(message) = self.casts.next() {
+            while let Some(cast) = self.casts.next() {
+                cast.record(cx.life, &mut cx.output);
                 cx.life.callback = Callback::OnCast;
                 self.handler
-                    .on_cast(&mut cx, message)
+                    .on_cast(&mut cx, cast.message)
                     .map_err(Error::Handler)?;
             }
         }
@@ -215,24 +216,15 @@ impl Core {
     }
 
     /// A cast has come; it waits while the connection is not open.
-    pub(super) fn cast(
-        &mut self,
-        turn: &mut Turn,
-        wire: Option<&mut dyn Wire>,
-        message: Box<dyn Any + Send>,
-    ) {
+    pub(super) fn cast(&mut self, turn: &mut Turn, wire: Option<&mut dyn Wire>, cast: Cast) {
         let (mut output, _) = turn.split(None);
         if !matches!(self.session.life.stage, Stage::Open | Stage::Closing) {
-            self.casts.wait(&self.session.life, &mut output, message);
+            self.casts.wait(&self.session.life, &mut output, cast);
             return;
         }
-        self.session
-            .life
-            .record(&mut output, Kind::CastReceived, |time, id| {
-                TraceEvent::cast_received(time, id, "")
-            });
+        cast.record(&self.session.life, &mut output);
         self.call(turn, wire, Callback::OnCast, |handler, cx| {
-            handler.on_cast(cx, message)
+            handler.on_cast(cx, cast.message)
         });
     }
 

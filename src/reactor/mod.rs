@@ -484,8 +484,8 @@ impl Reactor {
             Command::Pause { id, paused } => {
                 self.with(id, |connection, shared| connection.pause(shared, paused));
             }
-            Command::Cast { id, message } => {
-                self.with(id, |connection, shared| connection.cast(shared, message));
+            Command::Cast { id, cast } => {
+                self.with(id, |connection, shared| connection.cast(shared, cast));
             }
             Command::Close { id, code, reason } => {
                 let close = CloseFrame {
@@ -505,6 +505,12 @@ impl Reactor {
                 self.for_all(|connection, shared| connection.set_level(shared, level));
             }
             Command::Print(print) => self.shared.turn.trace.set_print(print),
+            Command::LastEvents { id, answer } => {
+                let ring = self.shared.turn.trace.ring();
+                let events = id.map_or_else(|| ring.iter(), |id| ring.of(id.into()));
+                // Whoever asked may have stopped waiting.
+                let _ = answer.send(events.copied().collect());
+            }
             Command::WithHandler { id, call } => {
                 self.with(id, |connection, shared| {
                     connection.with_handler(shared, call);
@@ -516,6 +522,7 @@ impl Reactor {
                 });
             }
             Command::AddSink(tap) => self.shared.turn.trace.add_outlet(Box::new(tap)),
+            Command::RemoveSink(id) => self.shared.turn.trace.remove_outlet(id),
             Command::Resolved { host, answer } => self.handle_answer(&host, &answer),
             Command::Shutdown { deadline } => {
                 let deadline = self.shared.turn.now.after(deadline);
@@ -546,7 +553,7 @@ impl Reactor {
             .shutdown
             .is_some_and(|deadline| self.shared.turn.now >= deadline)
         {
-            self.for_all(|connection, _| connection.abort());
+            self.for_all(Connection::abort);
         }
         // A poll must not wait for a time that is past.
         if self.shared.is_shutting_down() && self.shared.central.shut_if_empty() {
@@ -678,9 +685,12 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
 }
 
 impl Drop for Reactor {
-    /// Drops all connections at once; their handlers are dropped without further callbacks.
+    /// Drops all connections at once; their handlers are dropped without further callbacks. The trace's
+    /// sinks get some time to take what waits for them.
     fn drop(&mut self) {
         self.shared.central.shut();
+        self.shared.turn.trace.remove_outlets();
+        self.shared.central.sinks.wait_for_ends();
     }
 }
 

@@ -7,6 +7,10 @@ use super::connection::Connection;
 use super::link::{LinkWire, More};
 use crate::error::Error;
 use crate::session::{Inbound, Session, Stage, Wire};
+#[cfg(feature = "tls")]
+use crate::trace::event::Event;
+#[cfg(feature = "tls")]
+use crate::trace::kind::Kind;
 use std::io::{self, ErrorKind};
 
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
@@ -178,6 +182,7 @@ impl Connection {
             Ok(received) => received,
             Err(error) => {
                 self.end_batch(shared);
+                self.record_alert(shared);
                 let (mut output, _) = shared.turn.split(None);
                 self.life().fail(&mut output, error);
                 return Ok(More::Perhaps);
@@ -193,5 +198,23 @@ impl Connection {
         }
         let link = self.link.as_ref().expect("only `settle` drops it");
         Ok(link.more_after(length, asked))
+    }
+
+    /// Of the error that TLS has met.
+    #[cfg(feature = "tls")]
+    fn record_alert(&mut self, shared: &mut Shared) {
+        let tls = self.link.as_ref().and_then(|link| link.tls.as_ref());
+        let Some(alert) = tls.and_then(|tls| tls.alert) else {
+            return;
+        };
+        let (mut output, _) = shared.turn.split(None);
+        self.life().record(&mut output, Kind::TlsAlert, |time, id| {
+            let (number, name) = (alert.number, alert.name());
+            if alert.received {
+                Event::tls_alert_received(time, id, number, name)
+            } else {
+                Event::tls_alert_sent(time, id, number, name)
+            }
+        });
     }
 }

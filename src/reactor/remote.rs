@@ -1,21 +1,22 @@
 //! Commands from other threads: a bounded queue that wakes the reactor once for many.
 
+use super::casts::Cast;
 use super::resolver::Answer;
 use super::slots::{Availability, Slots};
 use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::request::{IntoRequest, Request};
-use crate::sinks::{SinkMeter, Tap};
+use crate::sinks::{Roster, Tap};
 use crate::stats::meter::ReactorMeter;
-use crate::trace::{Level, Sink, SinkStats};
+use crate::trace::{Event, Level, Sink, SinkId, SinkStats};
 use mio::Waker;
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -86,7 +87,7 @@ pub(super) enum Command {
     },
     Cast {
         id: ConnectionId,
-        message: Box<dyn Any + Send>,
+        cast: Cast,
     },
     Close {
         id: ConnectionId,
@@ -99,7 +100,13 @@ pub(super) enum Command {
         level: Level,
     },
     Print(bool),
+    LastEvents {
+        /// Those of all, if none is named.
+        id: Option<ConnectionId>,
+        answer: SyncSender<Vec<Event>>,
+    },
     AddSink(Tap),
+    RemoveSink(SinkId),
     WithHandler {
         id: ConnectionId,
         call: HandlerCall,
@@ -138,8 +145,8 @@ pub(super) struct Central {
     /// What times since the start are counted from.
     pub(super) start: Instant,
     pub(super) meter: ReactorMeter,
-    /// Of the trace, in the order in which they were added.
-    pub(super) sinks: Mutex<Vec<Arc<SinkMeter>>>,
+    /// Of the trace.
+    pub(super) sinks: Roster,
     waker: Waker,
     /// The reactor was woken and has not looked yet: no need to wake it again.
     pub(super) woken: AtomicBool,
@@ -164,7 +171,7 @@ impl Central {
             number: REACTORS.fetch_add(1, Ordering::Relaxed) + 1,
             start,
             meter: ReactorMeter::default(),
-            sinks: Mutex::default(),
+            sinks: Roster::default(),
             waker,
             woken: AtomicBool::new(false),
             capacity,
@@ -183,18 +190,13 @@ impl Central {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add_sink_meter(&self, meter: Arc<SinkMeter>) {
-        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
-        sinks.push(meter);
-    }
-
-    pub(super) fn sink_stats(&self) -> Vec<SinkStats> {
-        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
-        sinks.iter().map(|meter| meter.snapshot()).collect()
-    }
-
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commands that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue().commands.len()
     }
 
     /// Posts what must not be refused.
@@ -270,8 +272,11 @@ impl Central {
 }
 
 /// A reactor as other threads see it, and handlers that want more than their own connection. Cheap
-/// to clone. Nothing here waits for the reactor, so nothing can deadlock with it; dropping the last
-/// one does not stop it.
+/// to clone; dropping the last one does not stop the reactor.
+///
+/// What takes a timeout waits for the reactor, and so does
+/// [`connect_blocking`](Self::connect_blocking); on the reactor's own thread these are refused, so
+/// nothing can deadlock with it. All else returns at once.
 ///
 /// Commands of one thread are carried out in the order they were given.
 #[derive(Clone)]
@@ -321,7 +326,9 @@ impl Remote {
         Ok(id)
     }
 
-    /// Connects and waits until the connection is open, or will not be.
+    /// Connects and waits until the connection is open, or will not be. If it will not, the handler's
+    /// [`on_terminate`](Handler::on_terminate) has been told before this returns, and can show the
+    /// [last events](crate::Termination::last_events).
     ///
     /// # Errors
     /// As [`connect`](Self::connect); why the connection has ended without having been open; on the
@@ -368,11 +375,7 @@ impl Remote {
         }
         let (sender, receiver) = sync_channel(1);
         self.post_send(id, message.into(), Some(sender))?;
-        match receiver.recv_timeout(timeout) {
-            Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => Err(SendError::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => Err(SendError::Gone),
-        }
+        answer(&receiver, timeout)?
     }
 
     /// Reads no more from a connection, as
@@ -430,7 +433,7 @@ impl Remote {
     /// opens next, over a supervised restart too. 65,536 may wait for a connection; those beyond are
     /// dropped, counted in [`ConnectionStats::drops`](crate::stats::ConnectionStats::drops), and the
     /// trace records the first. So it does with the number of those that wait when the connection
-    /// ends for good.
+    /// ends for good. Of those that the handler gets it records the name of the type.
     ///
     /// # Errors
     /// [`SendError::Gone`], or [`SendError::Full`] when the reactor does not keep up.
@@ -438,8 +441,8 @@ impl Remote {
         if self.central.slots().availability(id).is_none() {
             return Err(SendError::Gone);
         }
-        let message = Box::new(message);
-        self.central.offer(Command::Cast { id, message })
+        let cast = Cast::new(message);
+        self.central.offer(Command::Cast { id, cast })
     }
 
     /// Closes a connection, as [`Context::close_with`](crate::Context::close_with) does.
@@ -469,6 +472,39 @@ impl Remote {
     /// [`SendError::Gone`], [`SendError::Full`].
     pub fn print_trace(&self, print: bool) -> Result<(), SendError> {
         self.central.offer(Command::Print(print))
+    }
+
+    /// The flight recorder from outside: the events that the trace still holds of one connection, which may
+    /// have ended, or of all, oldest first. The reactor's thread copies them, 128 bytes each.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use websockex::{Remote, SendError};
+    /// use websockex::trace::render;
+    ///
+    /// # fn show(remote: &Remote) -> Result<(), Box<dyn std::error::Error>> {
+    /// // For ui.perfetto.dev, where each connection is a track on a time line.
+    /// let events = remote.last_events(None, Duration::from_secs(1))?;
+    /// std::fs::write("trace.json", render::chrome(&events, |_| None).to_string())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`]; [`SendError::OwnThread`]; [`SendError::Full`]; [`SendError::Gone`]: the
+    /// reactor is gone.
+    pub fn last_events(
+        &self,
+        id: Option<ConnectionId>,
+        timeout: Duration,
+    ) -> Result<Vec<Event>, SendError> {
+        if self.central.is_own_thread() {
+            return Err(SendError::OwnThread);
+        }
+        let (sender, receiver) = sync_channel(1);
+        self.central
+            .offer(Command::LastEvents { id, answer: sender })?;
+        answer(&receiver, timeout)
     }
 
     /// Runs `call` on a connection's handler, on the reactor's thread and between two of its callbacks,
@@ -513,11 +549,7 @@ impl Remote {
             let _ = sender.send(call(handler));
         });
         self.central.offer(Command::WithHandler { id, call })?;
-        match receiver.recv_timeout(timeout) {
-            Ok(result) => Ok(result),
-            Err(RecvTimeoutError::Timeout) => Err(SendError::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => Err(SendError::Gone),
-        }
+        answer(&receiver, timeout)
     }
 
     /// Puts `handler` in the place of a connection's handler, which is dropped. The connection goes on
@@ -537,19 +569,60 @@ impl Remote {
         self.central.offer(Command::Replace { id, handler })
     }
 
-    /// Sends each event that is recorded from now on to `sink` as well.
+    /// Sends each event that is recorded from now on to `sink` as well, until the reactor ends or the
+    /// sink is removed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use websockex::trace::Record;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = websockex::Client::start()?;
+    /// # let remote = client.remote();
+    /// // Something is odd: for a while, let us see what.
+    /// let sink = remote.add_trace_sink(|record: &Record| println!("{:?}", record.event))?;
+    /// // ...
+    /// let stats = remote.remove_trace_sink(sink, Duration::from_secs(1))?;
+    /// println!("{} events, {} missed", stats.written, stats.dropped);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`SendError::Gone`], [`SendError::Full`].
     ///
     /// # Panics
     /// If the operating system gives no thread, as [`std::thread::spawn`] does.
-    pub fn add_trace_sink(&self, sink: impl Sink + 'static) -> Result<(), SendError> {
-        let tap = Tap::new(sink).expect("the operating system gives a thread");
+    pub fn add_trace_sink(&self, sink: impl Sink + 'static) -> Result<SinkId, SendError> {
+        let tap = self.central.sinks.tap(sink);
+        let tap = tap.expect("the operating system gives a thread");
         let meter = Arc::clone(&tap.meter);
+        let id = meter.id;
         self.central.offer(Command::AddSink(tap))?;
-        self.central.add_sink_meter(meter);
-        Ok(())
+        self.central.sinks.add(meter);
+        Ok(id)
+    }
+
+    /// Removes a sink of the trace, whether it was there from the start or was added. It gets what was
+    /// recorded so far; this waits until it has taken that, was flushed and is dropped, and returns what
+    /// became of its events. [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks) has the ids, and
+    /// this one no more.
+    ///
+    /// # Errors
+    /// [`SendError::TimedOut`]: the reactor, or the sink, is not that far; it is being removed all the
+    /// same, and asking again goes on waiting. [`SendError::OwnThread`]; [`SendError::Full`];
+    /// [`SendError::Gone`]: there is no such sink, or the reactor is gone.
+    pub fn remove_trace_sink(&self, id: SinkId, timeout: Duration) -> Result<SinkStats, SendError> {
+        if self.central.is_own_thread() {
+            return Err(SendError::OwnThread);
+        }
+        let meter = self.central.sinks.find(id).ok_or(SendError::Gone)?;
+        self.central.offer(Command::RemoveSink(id))?;
+        if !meter.wait_for_end(timeout) {
+            return Err(SendError::TimedOut);
+        }
+        self.central.sinks.remove(id);
+        Ok(meter.snapshot())
     }
 
     /// Ends the reactor: all connections are closed with 1001, those that are not closed after
@@ -569,6 +642,14 @@ impl Remote {
         self.central.wake();
         Ok(())
     }
+}
+
+/// Waits for what the reactor answers.
+fn answer<R>(receiver: &Receiver<R>, timeout: Duration) -> Result<R, SendError> {
+    receiver.recv_timeout(timeout).map_err(|error| match error {
+        RecvTimeoutError::Timeout => SendError::TimedOut,
+        RecvTimeoutError::Disconnected => SendError::Gone,
+    })
 }
 
 impl fmt::Debug for Remote {

@@ -219,6 +219,7 @@ impl Remote {
             let slots = self.central.slots();
             for (_, meter) in slots.meters(start..start + CHUNK) {
                 stats.connections += 1;
+                stats.queued_bytes += meter.queued_bytes();
                 stats.open += u64::from(ConnectionState::of_meter(meter) == ConnectionState::Open);
             }
             start += CHUNK;
@@ -227,7 +228,8 @@ impl Remote {
             }
         }
         stats.uptime = self.central.start.elapsed();
-        stats.sinks = self.central.sink_stats();
+        stats.queued_commands = self.central.waiting() as u64;
+        stats.sinks = self.central.sinks.stats();
         stats
     }
 

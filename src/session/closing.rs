@@ -9,6 +9,7 @@ use crate::protocol::close::{CloseCode, CloseFrame, MAX_CLOSE_REASON};
 use crate::protocol::error::{Blame, ProtocolError};
 use crate::protocol::frame::OpCode;
 use crate::protocol::handshake::HandshakeError;
+use crate::protocol::http::HeadLimit;
 use crate::trace::event::Event;
 use crate::trace::kind::{self, Kind, Limit};
 use std::time::Duration;
@@ -189,6 +190,15 @@ impl Life {
                 self.record(output, Kind::ConnectFailed, |time, id| {
                     Event::connect_failed(time, id, stage, status, &error)
                 });
+                if let Error::Handshake(HandshakeError::Limit(HeadLimit::HeaderBytes(limit))) =
+                    error
+                {
+                    // The answer is not read to its end, so this is the least that it has.
+                    let limit = limit as u64;
+                    self.record(output, Kind::LimitHit, |time, id| {
+                        Event::limit_hit(time, id, Limit::HeaderBlock, limit + 1, limit)
+                    });
+                }
                 self.end_with(DisconnectReason::ConnectFailed(error));
                 return;
             }

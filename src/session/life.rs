@@ -436,9 +436,16 @@ impl Life {
         self.stage = Stage::Over;
     }
 
-    /// Drops the connection for whatever reason it has, or because this side wants it so.
-    pub(crate) fn abort(&mut self) {
+    /// The time for an orderly end is over: drops the connection for whatever reason it has, or because
+    /// this side wants it so.
+    pub(crate) fn abort(&mut self, output: &mut Output<'_>) {
         if self.stage != Stage::Ended {
+            self.record(output, Kind::TimerFired, |time, id| {
+                Event::timer_fired(time, id, kind::Timer::DrainDeadline)
+            });
+            if matches!(self.stage, Stage::Closing | Stage::Closed) {
+                self.record(output, Kind::ForcedClosed, Event::forced_closed);
+            }
             let reason = self.ending.take().map_or(
                 DisconnectReason::Local {
                     code: None,

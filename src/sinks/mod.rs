@@ -6,7 +6,10 @@
 //!
 //! Each [`Sink`](crate::trace::Sink) has a queue and a thread of its own, so a slow or failing one holds up
 //! neither the reactor nor another sink: what finds the queue full is dropped and counted, and
-//! [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks) shows the count.
+//! [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks) shows the count. They are added with
+//! [`ReactorBuilder::trace_sink`](crate::ReactorBuilder::trace_sink) and
+//! [`Remote::add_trace_sink`](crate::Remote::add_trace_sink), and removed with
+//! [`Remote::remove_trace_sink`](crate::Remote::remove_trace_sink).
 //!
 //! - [`FileSink`]: lines in a file that is rotated.
 //! - `LogSink`, `TracingSink`: the crates `log` and `tracing`, behind features of these names.
@@ -16,6 +19,7 @@
 mod bridge;
 mod environment;
 mod file;
+mod roster;
 mod writer;
 
 #[cfg(feature = "log")]
@@ -25,4 +29,5 @@ pub use bridge::TracingSink;
 pub use environment::VARIABLE;
 pub(crate) use environment::Wishes;
 pub use file::{FileSink, Format};
-pub(crate) use writer::{SinkMeter, Tap};
+pub(crate) use roster::Roster;
+pub(crate) use writer::Tap;

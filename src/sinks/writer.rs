@@ -1,13 +1,13 @@
 //! The way of an event to its sink: a bounded queue and a thread.
 
 use crate::trace::sink::Outlet;
-use crate::trace::{Record, Sink, SinkStats};
+use crate::trace::{Record, Sink, SinkId, SinkStats};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -18,25 +18,46 @@ const QUEUE: usize = 1024;
 /// need not wake it for each one.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How long a reactor that ends waits for a sink to take what is in its queue.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// What became of a sink's events, where its thread and the reactor count them.
-#[derive(Default)]
 pub(crate) struct SinkMeter {
+    pub(crate) id: SinkId,
     written: AtomicU64,
     dropped: AtomicU64,
     failed: AtomicU64,
     last_error: Mutex<Option<String>>,
+    /// The sink's thread is through with it.
+    ended: Mutex<bool>,
+    end: Condvar,
 }
 
 impl SinkMeter {
+    fn new(id: SinkId) -> Self {
+        Self {
+            id,
+            written: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            last_error: Mutex::default(),
+            ended: Mutex::new(false),
+            end: Condvar::new(),
+        }
+    }
+
+    /// Waits until the sink has taken all that it was to get, and is dropped. True if it is.
+    pub(crate) fn wait_for_end(&self, timeout: Duration) -> bool {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.end.wait_timeout_while(ended, timeout, |ended| !*ended);
+        let (ended, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *ended
+    }
+
     pub(crate) fn snapshot(&self) -> SinkStats {
         let last_error = self
             .last_error
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         SinkStats {
+            id: self.id,
             written: self.written.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
             failed: self.failed.load(Relaxed),
@@ -53,12 +74,10 @@ impl SinkMeter {
     }
 }
 
-/// The reactor's end of a sink's queue.
+/// The reactor's end of a sink's queue. When it is dropped, the sink takes what waits, is flushed and
+/// dropped; [`SinkMeter::wait_for_end`] waits for that.
 pub(crate) struct Tap {
-    /// There until it is dropped.
-    queue: Option<SyncSender<Record>>,
-    /// Says when the writer has ended.
-    ended: Receiver<()>,
+    queue: SyncSender<Record>,
     pub(crate) meter: Arc<SinkMeter>,
 }
 
@@ -67,42 +86,30 @@ impl Tap {
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub(crate) fn new(sink: impl Sink + 'static) -> io::Result<Self> {
+    pub(super) fn new(id: SinkId, sink: impl Sink + 'static) -> io::Result<Self> {
         let (queue, records) = sync_channel(QUEUE);
-        let (ending, ended) = channel();
-        let meter = Arc::new(SinkMeter::default());
+        let meter = Arc::new(SinkMeter::new(id));
         let writer = Writer {
             sink: Box::new(sink),
             records,
             meter: Arc::clone(&meter),
-            _ending: ending,
+            _ending: Ending(Arc::clone(&meter)),
         };
         let thread = thread::Builder::new().name("websockex-trace".to_owned());
         thread.spawn(move || writer.run())?;
-        Ok(Self {
-            queue: Some(queue),
-            ended,
-            meter,
-        })
+        Ok(Self { queue, meter })
     }
 }
 
 impl Outlet for Tap {
+    fn id(&self) -> SinkId {
+        self.meter.id
+    }
+
     fn offer(&self, record: Record) {
-        if let Some(queue) = &self.queue
-            && queue.try_send(record).is_err()
-        {
+        if self.queue.try_send(record).is_err() {
             self.meter.dropped.fetch_add(1, Relaxed);
         }
-    }
-}
-
-impl Drop for Tap {
-    /// Gives the sink some time to take what waits.
-    fn drop(&mut self) {
-        self.queue = None;
-        // Either it ends in time, or it is left to itself.
-        let _: Result<(), RecvTimeoutError> = self.ended.recv_timeout(PATIENCE);
     }
 }
 
@@ -112,7 +119,17 @@ struct Writer {
     records: Receiver<Record>,
     meter: Arc<SinkMeter>,
     /// Dropped last: after the sink, which may write in its destructor.
-    _ending: Sender<()>,
+    _ending: Ending,
+}
+
+/// Says that a sink's thread is through with it, however that came.
+struct Ending(Arc<SinkMeter>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.end.notify_all();
+    }
 }
 
 impl Writer {
@@ -155,7 +172,21 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::trace::Event;
+    use std::sync::mpsc::channel;
     use std::time::SystemTime;
+
+    fn tap(sink: impl Sink + 'static) -> Tap {
+        Tap::new(SinkId(0), sink).unwrap()
+    }
+
+    /// Its sink gets what waits, and no more.
+    fn finish(tap: Tap) -> SinkStats {
+        let meter = Arc::clone(&tap.meter);
+        drop(tap);
+        assert!(meter.wait_for_end(Duration::from_secs(60)));
+        meter.snapshot()
+    }
+
     fn record(number: u64) -> Record {
         Record {
             event: Event::handler_timer_fired(number, 0, number),
@@ -167,30 +198,24 @@ mod tests {
     #[test]
     fn events_arrive_in_order_and_all_before_the_end() {
         let (sender, receiver) = channel();
-        let tap =
-            Tap::new(move |record: &Record| sender.send(record.event.value()).unwrap()).unwrap();
-        let meter = Arc::clone(&tap.meter);
+        let tap = tap(move |record: &Record| sender.send(record.event.value()).unwrap());
         for number in 0..500 {
             tap.offer(record(number));
         }
-        drop(tap);
+        let stats = finish(tap);
+        assert_eq!((stats.written, stats.dropped), (500, 0));
         assert_eq!(
             receiver.iter().collect::<Vec<_>>(),
             (0..500).collect::<Vec<_>>()
-        );
-        assert_eq!(
-            (meter.snapshot().written, meter.snapshot().dropped),
-            (500, 0)
         );
     }
 
     #[test]
     fn a_sink_that_stalls_costs_events_and_no_time() {
         let (release, stalled) = channel::<()>();
-        let tap = Tap::new(move |_: &Record| {
+        let tap = tap(move |_: &Record| {
             let _ = stalled.recv();
-        })
-        .unwrap();
+        });
         // More than the queue holds; none of these waits.
         for number in 0..5000 {
             tap.offer(record(number));
@@ -201,9 +226,7 @@ mod tests {
             "{dropped}"
         );
         drop(release);
-        let meter = Arc::clone(&tap.meter);
-        drop(tap);
-        assert_eq!(meter.snapshot().written, 5000 - dropped);
+        assert_eq!(finish(tap).written, 5000 - dropped);
     }
 
     #[test]
@@ -218,13 +241,11 @@ mod tests {
                 }
             }
         }
-        let tap = Tap::new(Odd).unwrap();
-        let meter = Arc::clone(&tap.meter);
+        let tap = tap(Odd);
         for number in 0..10 {
             tap.offer(record(number));
         }
-        drop(tap);
-        let stats = meter.snapshot();
+        let stats = finish(tap);
         assert_eq!((stats.written, stats.failed, stats.dropped), (5, 5, 0));
         assert_eq!(stats.last_error.as_deref(), Some("odd: 9"));
     }

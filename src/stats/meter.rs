@@ -375,6 +375,10 @@ impl ConnectionMeter {
         }
     }
 
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.queued.value()
+    }
+
     pub(crate) fn snapshot(&self) -> ConnectionStats {
         let times = &self.stage_times;
         let nanoseconds = Duration::from_nanos;
@@ -492,6 +496,8 @@ impl ReactorMeter {
             disconnects: self.rare.disconnects.value(),
             reconnects: self.rare.reconnects(),
             drops: self.rare.drops.value(),
+            queued_bytes: 0,
+            queued_commands: 0,
             queued_bytes_high: self.rare.queued_high.value(),
             last_data: self.last_data.time(),
             resolve_ns: stage(Step::Resolved),

@@ -121,6 +121,18 @@ impl Page<'_, '_> {
             stats.drops,
         )?;
         self.single(
+            "queued_bytes",
+            "Bytes that wait for the sockets.",
+            "gauge",
+            stats.queued_bytes,
+        )?;
+        self.single(
+            "queued_commands",
+            "Commands of other threads that wait for the reactor.",
+            "gauge",
+            stats.queued_commands,
+        )?;
+        self.single(
             "queued_bytes_high",
             "Most bytes that ever waited on one connection.",
             "gauge",
@@ -228,14 +240,14 @@ impl Page<'_, '_> {
             "Trace events by what became of them.",
             "counter",
         )?;
-        for (number, sink) in sinks.iter().enumerate() {
+        for sink in sinks {
             let fates = [
                 ("written", sink.written),
                 ("dropped", sink.dropped),
                 ("failed", sink.failed),
             ];
             for (fate, count) in fates {
-                let labels = format_args!("{{sink=\"{number}\",fate=\"{fate}\"}}");
+                let labels = format_args!("{{sink=\"{}\",fate=\"{fate}\"}}", sink.id);
                 self.sample("trace_sink_events_total", labels, count)?;
             }
         }
@@ -344,6 +356,7 @@ impl Display for Escaped<'_> {
 mod tests {
     use super::super::meter::{ConnectionMeter, ReactorMeter};
     use super::*;
+    use crate::trace::SinkId;
     use crate::trace::kind::Callback;
     use std::collections::BTreeSet;
     use std::time::Duration;
@@ -359,8 +372,11 @@ mod tests {
         let mut stats = reactor.snapshot();
         stats.uptime = Duration::from_millis(1500);
         stats.sinks.push(SinkStats {
+            id: SinkId(3),
+            written: 0,
             dropped: 7,
-            ..SinkStats::default()
+            failed: 0,
+            last_error: None,
         });
         stats.prometheus().to_string()
     }
@@ -414,7 +430,7 @@ mod tests {
             "websockex_events_per_turn_bucket{le=\"3\"} 1",
             "websockex_connect_stage_seconds_bucket{stage=\"tls\",le=\"+Inf\"} 0",
             "websockex_connect_stage_seconds_count{stage=\"total\"} 0",
-            "websockex_trace_sink_events_total{sink=\"0\",fate=\"dropped\"} 7",
+            "websockex_trace_sink_events_total{sink=\"3\",fate=\"dropped\"} 7",
             "websockex_slowest_turn_seconds{connection=\"5#1\",name=\"a \\\"b\\\" \\\\ \\n\",callback=\"on_timer\"} 0.0000025",
         ] {
             assert!(page.lines().any(|other| other == line), "{line}\n{page}");

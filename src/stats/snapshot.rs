@@ -220,6 +220,10 @@ pub struct ReactorStats {
     pub reconnects: ReconnectCounts,
     /// Messages that were not sent: the queue was full, or the connection no longer open.
     pub drops: u64,
+    /// Bytes that wait for the sockets, of all connections.
+    pub queued_bytes: u64,
+    /// Commands of other threads that wait for the reactor.
+    pub queued_commands: u64,
     /// The most bytes that ever waited on one connection.
     pub queued_bytes_high: u64,
     /// When the last message arrived, since the reactor's start.

@@ -106,7 +106,9 @@ named! {
         /// The TLS handshake is done. `code`: protocol version as on the wire. Flag `resumed`.
         /// `detail`: what else was negotiated (cipher suite, ALPN).
         TlsEstablished = "tls_established",
-        /// A TLS alert. `code`: its number. Flag `received`, else it was sent. `detail`: its description.
+        /// A fatal TLS alert. `code`: its number. Flag `received`, else it was sent. `detail`: its name. Of one
+        /// that was sent encrypted the number is known if it is about a certificate or a malformed message;
+        /// others are not recorded, and the error that follows says what was wrong.
         TlsAlert = "tls_alert",
         /// The upgrade request was sent. `detail`: host and port.
         Upgrading = "upgrading",
@@ -125,7 +127,7 @@ named! {
         FrameReceived = "frame_received",
         /// The last fragment of a message arrived. Frame fields, of the whole message.
         FragmentedCompleted = "fragmented_completed",
-        /// A cast from another thread is handed to the handler. `detail`: a label, if the sender gave one.
+        /// A cast from another thread is handed to the handler. `detail`: the name of its type.
         CastReceived = "cast_received",
         /// A callback sends. `subject`: [`Callback`]. Frame fields.
         Replying = "replying",
@@ -261,8 +263,6 @@ named! {
         ApplicationPongDeadline = "application_pong_deadline",
         /// No byte of any sort for too long.
         AnyByteWatchdog = "any_byte_watchdog",
-        /// No pong for too long.
-        PongWatchdog = "pong_watchdog",
         /// No application data for too long.
         DataWatchdog = "data_watchdog",
         /// No application data at all since the connection opened.
@@ -283,10 +283,8 @@ named! {
         HeaderBlock = "header_block",
         /// Payload bytes of one frame.
         Frame = "frame",
-        /// Bytes of one message, all its fragments together.
+        /// Bytes of one message, all its fragments together, inflated if it is compressed.
         Message = "message",
-        /// Bytes of one message after inflating.
-        InflatedMessage = "inflated_message",
         /// Bytes queued for sending.
         QueuedOutput = "queued_output",
         /// Attempts to connect.

@@ -7,7 +7,7 @@ use super::event::{Event, Frame, FrameHead};
 use super::kind::{Kind, Level};
 use super::render;
 use super::ring::Ring;
-use super::sink::{Outlet, Record};
+use super::sink::{Outlet, Record, SinkId};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -37,6 +37,18 @@ impl Recorder {
     pub(crate) fn add_outlet(&mut self, outlet: Box<dyn Outlet>) {
         self.outlets.push(outlet);
         self.tapped = true;
+    }
+
+    /// Removes a sink, if it is there: it gets what was recorded so far, and nothing more.
+    pub(crate) fn remove_outlet(&mut self, id: SinkId) {
+        self.outlets.retain(|outlet| outlet.id() != id);
+        self.tapped = self.print || !self.outlets.is_empty();
+    }
+
+    /// Removes all sinks.
+    pub(crate) fn remove_outlets(&mut self) {
+        self.outlets.clear();
+        self.tapped = self.print;
     }
 
     pub(crate) fn ring(&self) -> &Ring {

@@ -2,6 +2,7 @@
 //! which has neither threads nor files: [`crate::sinks`].
 
 use super::event::Event;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -68,10 +69,23 @@ impl<F: FnMut(&Record) + Send> Sink for F {
     }
 }
 
+/// Names a sink of one reactor. Never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SinkId(pub(crate) u64);
+
+impl fmt::Display for SinkId {
+    /// As in the label `sink` of [`prometheus`](crate::stats::ReactorStats::prometheus).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// What became of the events that were to go to a sink.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SinkStats {
+    /// Which one; [`Remote::remove_trace_sink`](crate::Remote::remove_trace_sink) takes it.
+    pub id: SinkId,
     /// Events it has taken.
     pub written: u64,
     /// Events that it had no room for, because it is slow.
@@ -84,6 +98,9 @@ pub struct SinkStats {
 
 /// The recorder's end of the way to a sink.
 pub(crate) trait Outlet {
+    /// Of the sink at the other end.
+    fn id(&self) -> SinkId;
+
     /// Takes a record if there is room. Never waits, never allocates.
     fn offer(&self, record: Record);
 }

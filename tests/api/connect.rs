@@ -2,12 +2,14 @@
 
 use crate::support::server::{answer, trusting};
 use crate::support::{Call, Fault, LONG, Log, Recorder, Rig, SHORT, Server, Transport, Why, frame};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use websockex::protocol::handshake::{Answer, Misbehaviour};
 use websockex::trace::Kind;
-use websockex::{Error, HandshakeError, HandshakeLimits, Reactor, Request, Stage, UrlError};
+use websockex::{
+    Error, HandshakeError, HandshakeLimits, Reactor, ReconnectPolicy, Request, Stage, UrlError,
+};
 
 /// The fault of an attempt that failed, with the checks that hold for all of them.
 fn failed(log: &Log) -> Fault {
@@ -345,6 +347,26 @@ fn a_slow_answer_does_not_extend_the_handshake_timeout() {
     assert_eq!(failed(&log), Fault::Timeout(Stage::Upgrade));
 }
 
+#[test]
+fn an_answer_that_is_too_long_is_a_limit_that_was_hit() {
+    let server = Server::start_raw(Transport::Plain, |_, mut stream| {
+        let endless = b"HTTP/1.1 101 Switching Protocols\r\nX: ".repeat(20);
+        // It may be cut off before all of it is sent.
+        let _ = stream.write_all(&endless);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut rig = Rig::new();
+    let limits = HandshakeLimits {
+        max_header_bytes: 500,
+        ..HandshakeLimits::default()
+    };
+    let request = server.request().handshake_limits(limits);
+    rig.connect(request.reconnect(ReconnectPolicy::never()), Recorder::new());
+    rig.run();
+    let line = "*DBG* feed hit the limit header_block: 501 where 500 is allowed".to_owned();
+    assert!(rig.dbg_lines().contains(&line), "{:?}", rig.dbg_lines());
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_silent_peer_at_the_tcp_stage() {
@@ -372,7 +394,7 @@ fn nothing_is_sent_twice_or_kept_over_an_attempt() {
     });
     let mut rig = Rig::new();
     let request = server.request();
-    let request = request.reconnect(websockex::ReconnectPolicy::fixed(SHORT));
+    let request = request.reconnect(ReconnectPolicy::fixed(SHORT));
     let recorder = Recorder::new().open(|cx, _| {
         cx.send_text("hello")?;
         cx.close();
@@ -408,7 +430,7 @@ fn reconnecting_to_wss_without_the_feature_sends_nothing_in_the_clear() {
     });
     let second = Server::start_raw(Transport::Plain, |_, mut stream| {
         let mut received = Vec::new();
-        std::io::Read::read_to_end(&mut stream, &mut received).expect("the end");
+        stream.read_to_end(&mut received).expect("the end");
         assert!(received.is_empty(), "{}", received.escape_ascii());
     });
     let secure = format!("wss://user:secret@{}/", second.address);

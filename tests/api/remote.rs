@@ -288,6 +288,15 @@ fn shutdown_does_not_wait_for_silent_peers() {
     rig.reactor.run().expect("it ends");
     let lost = log.only_lost();
     assert_eq!((lost.why, lost.clean), (Why::local(1001), false));
+    let lines = rig.dbg_lines();
+    let [.., timer, forced, _] = &lines[..] else {
+        panic!("{lines:?}");
+    };
+    assert_eq!(timer, "*DBG* feed fired drain_deadline");
+    assert!(
+        forced.starts_with("*DBG* feed forcefully closed"),
+        "{forced}"
+    );
     drop(peer);
 }
 

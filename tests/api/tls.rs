@@ -467,7 +467,35 @@ fn a_server_that_is_not_trusted_learns_why() {
         Why::ConnectFailed(Fault::Tls(_))
     ));
     let learnt = learnt.recv().expect("the server saw something");
-    assert!(learnt.contains("fatal alert"), "{learnt}");
+    assert!(learnt.contains("fatal alert: DecryptError"), "{learnt}");
+    let alert = "*DBG* feed sent TLS alert 51: DecryptError".to_owned();
+    assert!(rig.dbg_lines().contains(&alert), "{:?}", rig.dbg_lines());
+}
+
+/// Alerts from either side, before there are keys, are in the trace.
+#[test]
+fn alerts_are_recorded() {
+    const HANDSHAKE_FAILURE: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
+    for (answer, line) in [
+        (HANDSHAKE_FAILURE, "received TLS alert 40: HandshakeFailure"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "sent TLS alert 50: DecodeError",
+        ),
+    ] {
+        let server = Server::start_raw(Transport::Tls, move |_, mut stream| {
+            stream.write_all(answer).expect("the client reads it");
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let mut rig = Rig::new();
+        try_once(&mut rig, server.request());
+        let lines = rig.dbg_lines();
+        let line = format!("*DBG* feed {line}");
+        let place = lines.iter().position(|other| *other == line);
+        let place = place.unwrap_or_else(|| panic!("{line} in {lines:?}"));
+        let next = &lines[place + 1];
+        assert!(next.contains("failed to connect at stage tls"), "{next}");
+    }
 }
 
 /// A handshake message in so many tiny records that no buffer would hold it: an error, and no end of

@@ -119,6 +119,32 @@ fn the_level_can_be_changed_from_outside() {
     }
 }
 
+/// Those that wait for the connection and those that do not are recorded as the handler gets them.
+#[test]
+fn casts_are_recorded_with_their_types() {
+    let server = Server::echo(Transport::Plain);
+    let mut rig = Rig::new();
+    let remote = rig.reactor.remote();
+    let mut casts = 0;
+    let recorder = Recorder::new().cast(move |cx| {
+        casts += 1;
+        if casts == 2 {
+            cx.close();
+        }
+        Ok(())
+    });
+    let request = server.request().trace(Level::Frames);
+    let log = rig.connect(request, recorder);
+    remote.cast(log.id(), String::new()).expect("it is there");
+    rig.run_until(|| log.is_open());
+    remote.cast(log.id(), String::new()).expect("it is there");
+    rig.run();
+    let lines = rig.dbg_lines();
+    let casts: Vec<_> = lines.iter().filter(|line| line.contains("cast")).collect();
+    let line = "*DBG* feed received cast msg: alloc::string::String";
+    assert_eq!(casts, [line, line]);
+}
+
 /// What a request says wins over what the reactor was built with; a switched-off trace is empty.
 #[test]
 fn levels_per_request_and_no_trace_at_all() {

@@ -54,6 +54,7 @@ use super::{Id, Opcode, TlsVersion, is_cut, is_text_frame, shown};
 /// | `handler_failed` | `callback`, `error` |
 /// | `handler_panicked` | `callback`, `message` |
 /// | `restarting` | `restart`, `allowed` |
+/// | `abandoned` | `count`, `what` |
 /// | `terminated` | `reason` |
 /// | `closed_cleanly`, `forced_closed`, `queue_drained`, `reading_paused`, `reading_resumed`, `handler_replaced` | none |
 ///

@@ -282,6 +282,44 @@ fn every_kind_reads_as_a_json_line() {
     }
 }
 
+/// The members of an object on a line, by what follows a quotation mark and a comma or the beginning.
+fn keys(members: &str) -> Vec<&str> {
+    let mut keys: Vec<_> = members
+        .split(",\"")
+        .map(|member| member.trim_start_matches('"'))
+        .filter_map(|member| member.split("\":").next())
+        .collect();
+    keys.retain(|key| !key.is_empty());
+    keys
+}
+
+#[test]
+fn the_schema_has_the_members_of_every_kind() {
+    let source = include_str!("json.rs");
+    let row = |kind: &str| {
+        let kind = format!("`{kind}`");
+        let mut rows = source
+            .lines()
+            .filter_map(|line| line.strip_prefix("/// | ")?.split_once(" | "));
+        let row = rows.find(|(kinds, _)| kinds.split(", ").any(|other| other == kind));
+        let (_, members) = row.unwrap_or_else(|| panic!("{kind} is not in the schema"));
+        members
+    };
+    let frame = row("frame_sent");
+    for (event, _, members) in samples() {
+        let documented = row(event.kind().name()).replace("as `frame_sent`", frame);
+        let mut pieces = documented.split('`').skip(1);
+        let (mut known, mut keys) = (Vec::new(), keys(members));
+        while let (Some(key), Some(rest)) = (pieces.next(), pieces.next()) {
+            let optional = rest.starts_with('?');
+            assert!(optional || keys.contains(&key), "{:?}: {key}", event.kind());
+            known.push(key);
+        }
+        keys.retain(|key| !known.contains(key));
+        assert!(keys.is_empty(), "{:?}: {keys:?}", event.kind());
+    }
+}
+
 #[test]
 fn what_a_kind_leaves_open_reads_well_too() {
     for (event, sentence) in [
