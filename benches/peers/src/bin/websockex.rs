@@ -43,7 +43,8 @@ fn main() -> Result<()> {
 }
 
 fn request(arguments: &Arguments) -> Result<Request> {
-    let request = Request::new(&arguments.url)?;
+    // No look-up, as no other client does one.
+    let request = Request::new(&arguments.url)?.connect_to([arguments.address()?])?;
     Ok(match arguments.deflate {
         true => request.deflate(Deflate::new()),
         false => request,
