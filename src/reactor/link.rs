@@ -77,6 +77,13 @@ impl Lent {
         }
     }
 
+    /// Removes the first `length` bytes.
+    fn consume(&mut self, length: usize) {
+        if let Some(buffer) = &mut self.0 {
+            buffer.consume(length);
+        }
+    }
+
     pub(super) fn give_back(&mut self, spare: &mut Spare) {
         if let Some(buffer) = self.0.take() {
             spare.give(buffer);
@@ -239,7 +246,14 @@ impl Link {
         *sent += taken;
         *handed += taken as u64;
         *written += taken as u64;
-        if *sent < pending.as_slice().len() {
+        let left = pending.as_slice().len() - *sent;
+        if left > 0 {
+            // A queue that never empties must not keep what it has sent. No more is moved than was
+            // sent since the last time.
+            if *sent >= left {
+                pending.consume(*sent);
+                *sent = 0;
+            }
             return false;
         }
         *sent = 0;
@@ -353,5 +367,54 @@ impl Wire for LinkWire<'_> {
 
     fn queued(&self) -> usize {
         self.link.queued()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    /// Pitfall 6: a queue that is never empty is no longer than what waits in it.
+    #[test]
+    fn pitfall_6_a_queue_that_never_empties_keeps_nothing_that_was_sent() {
+        const PIECE: usize = 64 * 1024;
+        // More than the system takes at once, and far less than all that is sent.
+        const WAITING: usize = 96 * PIECE;
+        const ALL: usize = 1000 * PIECE;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        stream.set_nonblocking(true).expect("a socket");
+        let (mut peer, _) = listener.accept().expect("it has connected");
+        let stream = Stream::Real(mio::net::TcpStream::from_std(stream));
+        let (mut link, mut spare) = (
+            Link::new(stream, &SocketOptions::default()),
+            Spare::default(),
+        );
+        // What goes through is numbered by its place, so that nothing can be lost or doubled.
+        let byte = |place: usize| u8::try_from(place % 251).expect("below 251");
+        let (mut sent, mut received) = (0, 0);
+        let mut arrived = vec![0; PIECE];
+        let mut most = 0;
+        while received < ALL {
+            while link.queued() < WAITING {
+                let piece: Vec<u8> = (sent..sent + PIECE).map(byte).collect();
+                link.send(&piece, &mut spare);
+                sent += PIECE;
+            }
+            peer.read_exact(&mut arrived).expect("it was sent");
+            assert!(
+                arrived
+                    .iter()
+                    .enumerate()
+                    .all(|(place, got)| *got == byte(received + place))
+            );
+            received += PIECE;
+            link.flush(&mut spare);
+            let buffer = link.pending.0.as_ref();
+            most = most.max(buffer.map_or(0, |buffer| buffer.capacity()));
+        }
+        assert_eq!(link.handed + link.queued() as u64, sent as u64);
+        assert!(most <= 4 * WAITING, "{most} bytes for {WAITING} that wait");
     }
 }

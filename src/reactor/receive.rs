@@ -61,6 +61,10 @@ impl Connection {
             }
         }
         shared.receive = buffer;
+        // Paused in the middle of this: if the end of the batch resumes it, there is no edge for what
+        // was left (pitfall 22).
+        let life = &self.core.session.life;
+        self.paused |= life.paused && life.stage == Stage::Open;
         self.end_batch(shared);
         // What is called next is not for these bytes.
         shared.turn.tally.received_at = None;

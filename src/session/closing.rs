@@ -12,6 +12,8 @@ use crate::protocol::handshake::HandshakeError;
 use crate::protocol::http::HeadLimit;
 use crate::trace::event::Event;
 use crate::trace::kind::{self, Kind, Limit};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// After an error, how long the peer may take to end the TCP connection. Dropping it at once would
@@ -188,7 +190,7 @@ impl Life {
             | Stage::Upgrading => {
                 let (stage, status) = (self.failed_stage(&error), status(&error));
                 self.record(output, Kind::ConnectFailed, |time, id| {
-                    Event::connect_failed(time, id, stage, status, &error)
+                    Event::connect_failed(time, id, stage, status, Shown(&error))
                 });
                 if let Error::Handshake(HandshakeError::Limit(HeadLimit::HeaderBytes(limit))) =
                     error
@@ -206,7 +208,7 @@ impl Life {
         let code = close_code(&error);
         let number = code.map(CloseCode::value);
         self.record(output, Kind::ClosingError, |time, id| {
-            Event::closing_error(time, id, number, &error)
+            Event::closing_error(time, id, number, Shown(&error))
         });
         if let Error::Protocol(error) = &error {
             self.record_limit(output, *error);
@@ -283,4 +285,19 @@ fn status(error: &Error) -> Option<u16> {
 /// The longest prefix of `text` that has at most `length` bytes.
 fn truncate(text: &str, length: usize) -> &str {
     &text[..text.floor_char_boundary(length)]
+}
+
+/// An error as text, where a panic of the foreign code that displays a handler's is caught.
+struct Shown<'a>(&'a Error);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Error::Handler(_) => {
+                let text = catch_unwind(AssertUnwindSafe(|| self.0.to_string()));
+                f.write_str(text.as_deref().unwrap_or("the handler failed"))
+            }
+            error => error.fmt(f),
+        }
+    }
 }

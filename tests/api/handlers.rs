@@ -3,10 +3,12 @@
 use crate::support::{
     Call, Duet, Fault, LONG, Recorder, Rig, SHORT, Server, Transport, Why, frame,
 };
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 use websockex::trace::{Kind, Subject};
-use websockex::{HandlerResult, Reconnect, ReconnectPolicy, TimerId};
+use websockex::{
+    Context, Handler, HandlerResult, Open, Reconnect, ReconnectPolicy, Termination, TimerId,
+};
 
 /// How a callback fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -312,4 +314,65 @@ fn a_timer_without_delay_does_not_hold_up_the_reactor() {
     duet.rig.run_until(|| fired() > 0);
     assert!(fired() <= 2, "{} in one turn", fired());
     duet.rig.run_until(|| fired() == ENOUGH);
+}
+
+/// An error whose text is foreign code that panics.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("on purpose")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+struct FailsUnspeakably(Sender<()>);
+
+impl Handler for FailsUnspeakably {
+    fn on_open(&mut self, _: &mut Context<'_>, _: &Open<'_>) -> HandlerResult {
+        Err(Box::new(Unspeakable))
+    }
+
+    fn on_terminate(self: Box<Self>, _: &Termination<'_>) {
+        self.0.send(()).expect("it is waited for");
+    }
+}
+
+#[test]
+fn an_error_that_cannot_be_displayed_takes_nothing_else_down() {
+    let server = Server::echo(Transport::Plain);
+    let mut rig = Rig::new();
+    let other = Recorder::new().open(|cx, _| Ok(cx.send_text("still here")?));
+    let (ended, end) = channel();
+    rig.reactor
+        .connect(server.request(), FailsUnspeakably(ended))
+        .expect("a good request");
+    let log = rig.connect(server.request(), other);
+    rig.run_until(|| end.try_recv().is_ok());
+    rig.run_until(|| log.texts() == ["still here"]);
+}
+
+#[test]
+fn pitfall_22_paused_and_resumed_within_one_read() {
+    const MESSAGES: usize = 4000;
+    let server = Server::start(Transport::Plain, |_, mut peer| {
+        peer.accept();
+        // Far more than fits one read.
+        peer.write(&frame(0x82, &[7; 1000]).repeat(MESSAGES));
+        peer.drain();
+    });
+    let mut rig = Rig::new();
+    let recorder = Recorder::new()
+        .message(|cx, _| {
+            cx.pause_reading();
+            Ok(())
+        })
+        .batch_end(|cx| {
+            cx.resume_reading();
+            Ok(())
+        });
+    let log = rig.connect(server.request(), recorder);
+    rig.run_until(|| log.messages() == MESSAGES);
 }
