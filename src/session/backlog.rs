@@ -194,7 +194,11 @@ impl Life {
             && let Some(aside) = &mut self.aside
             && let Some(waiting) = aside.held.pop()
         {
-            if self.target.options.pacer.is_some() && !self.take_turn(output.now) {
+            // With a fragmented message begun in `on_open` it is refused below, paced or not.
+            if self.sending.is_none()
+                && self.target.options.pacer.is_some()
+                && !self.take_turn(output.now)
+            {
                 // Its number stays, for whoever waits for it.
                 self.aside().paced.backlog.push(waiting);
                 continue;
