@@ -60,10 +60,11 @@ impl Default for Limits {
 pub trait Observer {
     /// A frame begins.
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]);
-    /// A frame that is a whole message, uncompressed: what nearly all of them are.
+    /// A frame that is a whole message, uncompressed and not masked: what nearly all of them are. Not
+    /// its header, which need not be put together when nobody looks.
     #[inline(always)]
-    fn whole(&mut self, header: &FrameHeader, payload: &[u8]) {
-        self.frame(header, payload);
+    fn whole(&mut self, opcode: OpCode, payload: &[u8]) {
+        self.frame(&FrameHeader::whole(opcode, payload.len()), payload);
     }
     /// A message in several frames is complete.
     fn completed(&mut self, opcode: OpCode, message: &[u8]);
@@ -201,7 +202,7 @@ impl Decoder {
             _ => Event::Binary(payload),
         };
         *input = rest;
-        observer.whole(&header, payload);
+        observer.whole(header.opcode, payload);
         Some(message)
     }
 

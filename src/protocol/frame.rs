@@ -167,6 +167,17 @@ impl FrameHeader {
         Self::plain(head[0] & FIN != 0, opcode, head, bytes)
     }
 
+    /// The header of an unmasked, uncompressed message in one frame.
+    pub(crate) const fn whole(opcode: OpCode, length: usize) -> Self {
+        Self {
+            fin: true,
+            rsv1: false,
+            opcode,
+            mask: None,
+            payload_length: length as u64,
+        }
+    }
+
     /// What both have in common: no reserved bits, no mask.
     #[inline(always)]
     fn plain(

@@ -65,24 +65,19 @@ impl Observer for FrameTrace<'_> {
     }
 
     #[inline(always)]
-    fn whole(&mut self, header: &FrameHeader, payload: &[u8]) {
+    fn whole(&mut self, opcode: OpCode, payload: &[u8]) {
         let tally = &mut self.tally.inbound;
-        tally.whole(header.opcode, header.payload_length);
-        self.received(header, payload);
+        tally.whole(opcode, payload.len() as u64);
+        if self.life.level.records(Kind::FrameReceived) {
+            record_whole(self.trace, self.life, self.now, opcode, payload);
+        }
     }
 
     #[inline]
     fn completed(&mut self, opcode: OpCode, message: &[u8]) {
         if self.life.level.records(Kind::FragmentedCompleted) {
             // As if it had come in one frame.
-            let header = FrameHeader {
-                fin: true,
-                rsv1: false,
-                opcode,
-                mask: None,
-                payload_length: message.len() as u64,
-            };
-            let frame = (header, message);
+            let frame = (FrameHeader::whole(opcode, message.len()), message);
             record(
                 self.trace,
                 self.life,
@@ -102,6 +97,14 @@ impl FrameTrace<'_> {
             record(self.trace, self.life, self.now, Kind::FrameReceived, frame);
         }
     }
+}
+
+/// Apart from the above, and with no more arguments than the message is known by.
+#[cold]
+#[inline(never)]
+fn record_whole(trace: &mut Recorder, life: &Life, now: Time, opcode: OpCode, payload: &[u8]) {
+    let frame = (FrameHeader::whole(opcode, payload.len()), payload);
+    record(trace, life, now, Kind::FrameReceived, frame);
 }
 
 /// Apart from the above, and with all its arguments by value: what is never needed while frames are
