@@ -1,29 +1,36 @@
 //! What permessage-deflate costs a connection in memory: nothing before the first compressed
 //! message, nothing between messages that stand by themselves, a window where one is carried over.
 //!
-//! A binary of its own with one test, because the allocator counts for the whole process.
+//! A binary of its own, because an allocator is the whole program's; it counts by thread, because the
+//! test runner's own threads allocate when they like.
 
 #![cfg(feature = "deflate")]
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 use websockex::protocol::Role;
 use websockex::protocol::decoder::{Decoder, Event, Pool};
 use websockex::protocol::deflate::Deflate;
 use websockex::{Limits, ProtocolError};
 use zlib_rs::{DeflateFlush, Status};
 
-/// The system's allocator, and how many bytes of it are in use.
+/// The system's allocator, and how many bytes of it this thread has in use.
 struct Counting;
 
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// What the thread has freed of others' counts against it.
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
 
 fn count(more: usize, less: usize) {
-    let live = LIVE.fetch_add(more, Ordering::Relaxed) + more;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-    LIVE.fetch_sub(less, Ordering::Relaxed);
+    // While the thread ends there is nothing to count in.
+    let _ = LIVE.try_with(|live| {
+        let most = live.get() + more.cast_signed();
+        live.set(most - less.cast_signed());
+        PEAK.try_with(|peak| peak.set(peak.get().max(most)))
+    });
 }
 
 // SAFETY: every call is passed on to `System` as it is; counting touches no memory of the caller.
@@ -51,14 +58,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const CONNECTIONS: usize = 100;
+const CONNECTIONS: isize = 100;
 
 /// RFC 7692 §7.2.3.1: "Hello", compressed, in one text frame.
 const HELLO: [u8; 9] = [0xc1, 0x07, 0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 const PLAIN_HELLO: [u8; 7] = *b"\x81\x05Hello";
 
-fn live() -> usize {
-    LIVE.load(Ordering::Relaxed)
+fn live() -> isize {
+    LIVE.get()
 }
 
 fn decoder(answer: &str, limits: Limits) -> Decoder {
@@ -75,15 +82,17 @@ fn receive(decoder: &mut Decoder, pool: &mut Pool, frame: &[u8]) {
 }
 
 /// Bytes of heap per connection: idle before the first compressed message, and after it.
-fn per_connection(answer: &str) -> (usize, usize) {
+fn per_connection(answer: &str) -> (isize, isize) {
     let mut pool = Pool::default();
     // What the connections of a reactor share is there after the first.
     let mut first = decoder(answer, Limits::default());
     receive(&mut first, &mut pool, &HELLO);
 
-    let mut decoders = Vec::with_capacity(CONNECTIONS);
+    let mut decoders = Vec::with_capacity(CONNECTIONS.cast_unsigned());
     let before = live();
-    decoders.resize_with(CONNECTIONS, || decoder(answer, Limits::default()));
+    decoders.resize_with(CONNECTIONS.cast_unsigned(), || {
+        decoder(answer, Limits::default())
+    });
     for decoder in &mut decoders {
         receive(decoder, &mut pool, &PLAIN_HELLO);
     }
@@ -96,7 +105,7 @@ fn per_connection(answer: &str) -> (usize, usize) {
 }
 
 /// The most memory that a bomb takes before it is refused.
-fn bomb(limit: u64) -> usize {
+fn bomb(limit: u64) -> isize {
     let mut payload = vec![0; 1 << 20];
     let mut deflate = zlib_rs::Deflate::new(9, false, 15);
     let zeros = vec![0; 100 << 20];
@@ -115,13 +124,13 @@ fn bomb(limit: u64) -> usize {
     let mut pool = Pool::default();
     let mut decoder = decoder("permessage-deflate", limits);
     let before = live();
-    PEAK.store(before, Ordering::Relaxed);
+    PEAK.set(before);
     let error = decoder
         .decode(&mut &frame[..], &mut pool, &mut ())
         .unwrap_err();
     let length = limit + 1;
     assert_eq!(error, ProtocolError::MessageTooLarge { length, limit });
-    PEAK.load(Ordering::Relaxed) - before
+    PEAK.get() - before
 }
 
 #[test]
