@@ -17,7 +17,7 @@ use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::admission::Permit;
-use crate::session::aside::Comeback;
+use crate::session::aside::{Comeback, Whereabouts};
 use crate::session::backlog::Backlog;
 use crate::session::outbound::Compression;
 use crate::session::{Inbound, Life, Session, Stage, Target, Time, Wire};
@@ -227,6 +227,9 @@ impl Connection {
                     end,
                     written,
                 });
+                if aside.is_some() {
+                    self.life().watch(true);
+                }
             }
         }
     }
@@ -318,15 +321,20 @@ impl Connection {
         let Some(link) = &mut self.link else {
             return;
         };
-        let drained = link.flush(&mut shared.spare);
-        let queued = link.queued();
+        link.flush(&mut shared.spare);
+        let (queued, handed) = (link.queued(), link.handed);
         let (mut output, _) = shared.turn.split(None);
         let life = &mut self.core.session.life;
         let low_water = life.handle_queued(&mut output, queued);
-        if drained {
-            life.handle_drained(&mut output);
+        life.handle_flushed(&mut output, handed);
+        if low_water {
+            self.tell_drained(shared);
         }
-        if low_water && life.stage == Stage::Open {
+    }
+
+    /// The queue has fallen to its low-water mark.
+    fn tell_drained(&mut self, shared: &mut Shared) {
+        if self.life().stage == Stage::Open {
             self.call(shared, Callback::OnDrained, |handler, cx| {
                 handler.on_drained(cx)
             });
@@ -369,10 +377,23 @@ impl Connection {
         Fate::Alive
     }
 
+    /// Writes what the turn has sent so far, and draws the conclusions.
     pub(super) fn write_out(&mut self, shared: &mut Shared) {
+        if self.write_frames(shared) {
+            self.tell_drained(shared);
+            // What it sends then leaves with this turn. That the queue falls to the low mark again
+            // was never reported as high.
+            self.write_frames(shared);
+        }
+        self.handle_link_error(shared);
+    }
+
+    /// Hands the turn's frames to the link. True if the queue has fallen to its low-water mark, which
+    /// is so when what waited for its pace has left, or never will.
+    fn write_frames(&mut self, shared: &mut Shared) -> bool {
         let Some(link) = &mut self.link else {
             shared.turn.frames.clear();
-            return;
+            return false;
         };
         if !shared.turn.frames.is_empty() {
             let mut wire = LinkWire {
@@ -384,12 +405,12 @@ impl Connection {
         }
         let life = &mut self.core.session.life;
         let queued = link.queued();
+        let mut low_water = false;
         // Also if the session knows the number already: a message that fills its pieces to the last
         // byte was counted while it was written.
-        if queued > 0 || life.queued > 0 {
+        if queued > 0 || life.queued > 0 || life.high_water {
             let (mut output, _) = shared.turn.split(None);
-            // What falls to the low mark here was never reported as high: it is the same turn.
-            life.handle_queued(&mut output, queued);
+            low_water = life.handle_queued(&mut output, queued);
         }
         shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
         life.handle_handed(shared.turn.now, queued, link.handed);
@@ -399,7 +420,7 @@ impl Connection {
         if let Some(waiters) = &mut self.unwritten {
             waiters.tell(life, link);
         }
-        self.handle_link_error(shared);
+        low_water
     }
 
     /// Fails the connection if a write has; true if so.
@@ -425,15 +446,8 @@ impl Connection {
         let (mut output, _) = shared.turn.split(None);
         self.life().drop_paced(&mut output);
         // What was not written by now never will be, unless it is held for the next open.
-        let life = &self.core.session.life;
         if let Some(waiters) = &mut self.unwritten {
-            waiters.list.retain(|waiting| {
-                let held = waiting.aside.is_some_and(|number| life.is_waiting(number));
-                if !held {
-                    let _ = waiting.written.try_send(Err(SendError::Gone));
-                }
-                held
-            });
+            waiters.give_up(&mut self.core.session.life);
         }
         self.core.session.inbound = Inbound::Nobody;
         self.token = super::NO_TOKEN;
@@ -534,7 +548,13 @@ impl Connection {
         } = legacy;
         self.core.casts = casts;
         self.unwritten = unwritten;
-        self.life().succeed(reason, held, entered);
+        let watched = self
+            .unwritten
+            .as_ref()
+            .is_some_and(|waiters| !waiters.list.is_empty());
+        let life = self.life();
+        life.succeed(reason, held, entered);
+        life.watch(watched);
     }
 }
 
@@ -546,21 +566,47 @@ pub(super) struct Waiters {
 
 impl Waiters {
     /// Tells those who wait for messages that the socket has by now.
-    fn tell(&mut self, life: &Life, link: &Link) {
-        if self.list.is_empty() {
+    fn tell(&mut self, life: &mut Life, link: &Link) {
+        // With an error nobody knows what the socket has; the connection ends with it.
+        if self.list.is_empty() || link.has_failed() {
             return;
         }
         let end = link.handed + link.queued() as u64;
-        self.list.retain_mut(|waiting| {
-            if waiting.aside.is_some_and(|number| life.is_waiting(number)) {
-                return true;
-            }
-            let written = *waiting.end.get_or_insert(end) <= link.handed;
-            if written {
-                // Who does not wait any more need not know.
-                let _ = waiting.written.try_send(Ok(()));
-            }
-            !written
+        self.answer(life, |waiting| {
+            (*waiting.end.get_or_insert(end) <= link.handed).then_some(Ok(()))
         });
+    }
+
+    /// There is no socket any more: only what is held for the next open still has a chance.
+    fn give_up(&mut self, life: &mut Life) {
+        self.answer(life, |_| Some(Err(SendError::Gone)));
+    }
+
+    /// Answers those whose message is no longer aside and of which `outcome` knows what became.
+    fn answer(
+        &mut self,
+        life: &mut Life,
+        mut outcome: impl FnMut(&mut Unwritten) -> Option<Result<(), SendError>>,
+    ) {
+        let mut watched = false;
+        self.list.retain_mut(|waiting| {
+            let answer = match waiting.aside.map(|number| life.whereabouts(number)) {
+                Some(Whereabouts::Waiting) => {
+                    watched = true;
+                    return true;
+                }
+                Some(Whereabouts::Dropped(error)) => Some(Err(error)),
+                Some(Whereabouts::Left) | None => {
+                    waiting.aside = None;
+                    outcome(waiting)
+                }
+            };
+            // Who does not wait any more need not know.
+            answer.is_none_or(|answer| {
+                let _ = waiting.written.try_send(answer);
+                false
+            })
+        });
+        life.watch(watched);
     }
 }

@@ -169,6 +169,11 @@ impl Link {
         self.error.take().map(|error| *error)
     }
 
+    /// Has a write failed?
+    pub(super) fn has_failed(&self) -> bool {
+        self.error.is_some()
+    }
+
     /// How many bytes a read asks for that has room for so many.
     pub(super) fn asked(&self, room: usize) -> usize {
         match self.stamped {
@@ -228,10 +233,10 @@ impl Link {
         }
     }
 
-    /// Writes what waits. True if something waited and nothing does any more.
-    pub(super) fn flush(&mut self, spare: &mut Spare) -> bool {
+    /// Writes what waits.
+    pub(super) fn flush(&mut self, spare: &mut Spare) {
         if self.pending.is_empty() {
-            return false;
+            return;
         }
         let Self {
             stream,
@@ -254,11 +259,10 @@ impl Link {
                 pending.consume(*sent);
                 *sent = 0;
             }
-            return false;
+            return;
         }
         *sent = 0;
         pending.give_back(spare);
-        true
     }
 
     /// Sends wire bytes, or keeps what the socket does not take.

@@ -446,6 +446,15 @@ impl Reactor {
                 }
             });
         }
+        let connections = &self.connections;
+        self.shared.timers.tidy(connections.len(), |time, id| {
+            let id = ConnectionId(id);
+            let connection = connections.get(id.slot() as usize);
+            let connection = connection.and_then(|connection| connection.as_ref());
+            connection.is_some_and(|connection| {
+                connection.core.id == id && connection.armed == Some(time)
+            })
+        });
     }
 
     fn handle_commands(&mut self) {

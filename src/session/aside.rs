@@ -1,10 +1,10 @@
 //! What few connections have at a time: kept apart, so that an idle one pays a pointer for it.
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Waiting};
 use super::closing::Handing;
 use super::life::Life;
 use super::pace::Paced;
-use crate::error::DisconnectReason;
+use crate::error::{DisconnectReason, SendError};
 
 /// What a connection has put aside until it opens.
 #[derive(Default)]
@@ -17,8 +17,23 @@ pub(crate) struct Aside {
     pub(super) paced: Paced,
     /// How many messages were put aside since there was nothing.
     pub(super) entered: u64,
+    /// Somebody waits for one of them: the numbers go on, and what is dropped is noted.
+    watched: bool,
+    /// Which were dropped, and why, since that was last asked.
+    dropped: Vec<(u64, SendError)>,
     /// A Close frame that waits behind other output.
     pub(super) handing: Option<Handing>,
+}
+
+/// What has become of a message that was put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// It is still aside.
+    Waiting,
+    /// It has left.
+    Left,
+    /// It will never leave.
+    Dropped(SendError),
 }
 
 /// What came before an open.
@@ -40,16 +55,50 @@ pub(crate) enum Comeback {
 
 impl Aside {
     fn is_empty(&self) -> bool {
-        self.before.is_none()
+        !self.watched
+            && self.before.is_none()
             && self.handing.is_none()
             && self.held.is_empty()
             && self.paced.is_empty()
+    }
+
+    pub(super) fn note_dropped(&mut self, waiting: &Waiting, error: SendError) {
+        if self.watched {
+            self.dropped.push((waiting.ordinal(), error));
+        }
     }
 }
 
 impl Life {
     pub(super) fn aside(&mut self) -> &mut Aside {
         self.aside.get_or_insert_default()
+    }
+
+    /// What has become of the message with this number? Only watched ones keep theirs.
+    pub(crate) fn whereabouts(&self, ordinal: u64) -> Whereabouts {
+        let Some(aside) = &self.aside else {
+            return Whereabouts::Left;
+        };
+        let mut dropped = aside.dropped.iter();
+        if let Some((_, error)) = dropped.find(|(number, _)| *number == ordinal) {
+            Whereabouts::Dropped(*error)
+        } else if aside.held.has(ordinal) || aside.paced.backlog.has(ordinal) {
+            Whereabouts::Waiting
+        } else {
+            Whereabouts::Left
+        }
+    }
+
+    /// Does somebody wait for messages that were put aside? What is noted of dropped ones was told.
+    pub(crate) fn watch(&mut self, watched: bool) {
+        if watched {
+            self.aside().watched = true;
+        }
+        if let Some(aside) = &mut self.aside {
+            aside.watched = watched;
+            aside.dropped.clear();
+        }
+        self.tidy();
     }
 
     /// What is no longer needed takes no memory.

@@ -82,6 +82,10 @@ impl Waiting {
         size_of::<Self>() + payload.len()
     }
 
+    pub(super) fn ordinal(&self) -> u64 {
+        self.ordinal
+    }
+
     pub(super) fn into_parts(self) -> (Entry, Box<[u8]>) {
         (self.entry, self.payload)
     }
@@ -203,16 +207,17 @@ impl Life {
                 self.aside().paced.backlog.push(waiting);
                 continue;
             }
-            let (entry, payload) = waiting.into_parts();
-            let (opcode, length) = (entry.opcode(), payload.len());
+            let (opcode, length) = (waiting.entry.opcode(), waiting.payload.len());
             let error = match self.check_room(output, opcode, length) {
                 Ok(()) if self.sending.is_some() => SendError::FragmentOrder,
                 Ok(()) => {
+                    let (entry, payload) = waiting.into_parts();
                     self.write_entry(output, entry, &payload);
                     continue;
                 }
                 Err(error) => error,
             };
+            self.aside().note_dropped(&waiting, error);
             output.tally.drops += u64::from(error == SendError::FragmentOrder);
             self.record(output, Kind::SendDropped, |time, id| {
                 Event::send_dropped(time, id, opcode as u8, length as u64, error)
@@ -232,13 +237,6 @@ impl Life {
     /// How many messages were put aside so far: the number of the last of them.
     pub(crate) fn entered(&self) -> u64 {
         self.aside.as_ref().map_or(0, |aside| aside.entered)
-    }
-
-    /// Does the message with this number still wait?
-    pub(crate) fn is_waiting(&self, ordinal: u64) -> bool {
-        self.aside
-            .as_ref()
-            .is_some_and(|aside| aside.held.has(ordinal) || aside.paced.backlog.has(ordinal))
     }
 
     /// The end: what is held goes to a successor, if there is one.

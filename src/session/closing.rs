@@ -38,6 +38,7 @@ impl Life {
     /// answer to our Close begins when the socket has it, which is when nothing waits any more:
     /// nothing is sent after it. Until then it is the queue that must move.
     pub(crate) fn handle_handed(&mut self, now: Time, queued: usize, handed: u64) {
+        self.place_pong(handed + queued as u64, handed);
         if !matches!(self.stage, Stage::Closing | Stage::Closed) || self.is_close_waiting() {
             return;
         }

@@ -12,7 +12,6 @@ use super::life::{Life, Stage};
 use super::outbound::Output;
 use crate::error::{PolicyError, SendError};
 use crate::protocol::close::CloseCode;
-use crate::protocol::frame::OpCode;
 use crate::trace::event::Event;
 use crate::trace::kind::Kind;
 use std::fmt;
@@ -194,10 +193,9 @@ impl Life {
     /// A pong has its turn at once, or waits for it; it replaces one that waits.
     #[cold]
     pub(super) fn pace_pong(&mut self, output: &mut Output<'_>, payload: &[u8]) {
-        if self.queued == 0 && self.take_turn(output.now) {
-            self.write_frame(output, None, true, OpCode::Pong, payload);
-        } else {
-            self.hold_pong(payload);
+        self.hold_pong(payload);
+        if self.may_pong() && self.take_turn(output.now) {
+            self.write_pong(output);
         }
     }
 
@@ -213,14 +211,13 @@ impl Life {
             let paced = &mut self.aside().paced;
             paced.departure = None;
             // The peer waits for a pong; but one more for a socket that takes nothing helps nobody.
-            if self.queued == 0 && self.has_pong() {
+            if self.may_pong() && self.has_pong() {
                 self.write_pong(output);
             } else if let Some(waiting) = self.aside().paced.backlog.pop() {
                 let (entry, payload) = waiting.into_parts();
                 self.write_entry(output, entry, &payload);
             }
-            let more =
-                !self.aside().paced.backlog.is_empty() || self.queued == 0 && self.has_pong();
+            let more = !self.aside().paced.backlog.is_empty() || self.may_pong() && self.has_pong();
             if more {
                 let at = self.reserve(output.now);
                 self.aside().paced.departure = Some(at);
@@ -277,7 +274,12 @@ impl Life {
         let Some(aside) = &mut self.aside else {
             return;
         };
-        let count = std::mem::take(&mut aside.paced).backlog.len() as u64;
+        let mut paced = std::mem::take(&mut aside.paced);
+        let mut count = 0;
+        while let Some(waiting) = paced.backlog.pop() {
+            aside.note_dropped(&waiting, SendError::Gone);
+            count += 1;
+        }
         self.tidy();
         if count > 0 {
             output.tally.drops += count;

@@ -9,8 +9,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 use websockex::{
-    Client, DisconnectReason, Error, Reactor, Reconnect, ReconnectPolicy, Request, SendError,
-    SocketOptions,
+    Client, DisconnectReason, Error, Pacer, Reactor, Reconnect, ReconnectPolicy, Request,
+    SendError, SocketOptions,
 };
 
 /// A client, and what ends the process when it does not return.
@@ -288,6 +288,32 @@ fn send_and_wait_does_not_wait_for_ever() {
     let waited = user.join().expect("no panic");
     assert_eq!(waited, Err(SendError::Gone));
     assert_eq!(remote.send_and_wait(id, "x", LONG), Err(SendError::Gone));
+}
+
+/// A message that waits for its pace is dropped when the peer closes. It was not written.
+#[test]
+fn send_and_wait_for_a_message_that_is_dropped() {
+    for &transport in Transport::ALL {
+        let pacer = Pacer::new(1, LONG).expect("a pace");
+        let recorder = Recorder::new().open(|cx, _| Ok(cx.send_text("first")?));
+        let mut duet = Duet::open_with(transport, recorder, |request| request.pace(pacer));
+        duet.peer.expect_text("first");
+        let (remote, id) = (duet.rig.reactor.remote(), duet.log.id());
+        let watching = remote.clone();
+        let user = thread::spawn(move || remote.send_and_wait(id, "second", LONG));
+        let waits = || {
+            watching
+                .status(id)
+                .is_some_and(|status| status.stats.queued_bytes > 0)
+        };
+        duet.rig.run_until(waits);
+        let mut peer = duet.peer;
+        peer.close(1000, "");
+        let answer = thread::spawn(move || peer.expect_close(1000));
+        duet.rig.run();
+        answer.join().expect("an answer and nothing before it");
+        assert_eq!(user.join().expect("no panic"), Err(SendError::Gone));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{Rig, SECOND};
 use crate::error::SendError;
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::frame::OpCode;
-use crate::session::aside::Comeback;
+use crate::session::aside::{Comeback, Whereabouts};
 use crate::session::backlog::HoldLimit;
 use crate::session::liveness::Beat;
 use crate::session::outbound::{Compression, Fragment};
@@ -131,21 +131,42 @@ fn control_frames_count_and_go_ahead() {
     assert_eq!(departures(&mut rig, 1), [after(1.0, "pong next")]);
 }
 
-/// A socket that takes nothing gets no pongs on top, however long that lasts (pitfall 5).
+/// A socket that takes nothing gets one pong, and no more on top however long that lasts (pitfall 5).
 #[test]
 fn pongs_wait_for_the_socket_too() {
     let mut rig = open(&a_second());
     rig.with(|life, output| life.handle_queued(output, 100));
-    for payload in ["old", "new"] {
+    for payload in ["first", "older", "newest"] {
         control(&mut rig, OpCode::Pong, payload);
         rig.pass(SECOND);
     }
+    assert_eq!(rig.frames(), ["pong first"]);
     assert_eq!(rig.life.next_deadline(), None);
-    rig.with(|life, output| {
-        life.handle_queued(output, 0);
-        life.handle_drained(output);
-    });
-    assert_eq!(rig.frames(), ["pong new"]);
+    let now = rig.now;
+    rig.life.handle_handed(now, 113, 50);
+    rig.with(|life, output| life.handle_flushed(output, 162));
+    assert!(rig.frames().is_empty());
+    rig.with(|life, output| life.handle_flushed(output, 163));
+    assert_eq!(rig.frames(), ["pong newest"]);
+}
+
+/// Who waits for a message learns what became of it, and its number is nobody else's before.
+#[test]
+fn what_was_dropped_is_known_while_somebody_waits() {
+    let mut rig = open(&a_second());
+    for text in ["a", "b", "c"] {
+        send(&mut rig, text);
+    }
+    rig.life.watch(true);
+    assert_eq!(rig.frames(), ["a"]);
+    assert_eq!(departures(&mut rig, 1), [after(1.0, "b")]);
+    rig.with(|life, output| life.handle_close(output, None));
+    assert_eq!(rig.life.whereabouts(1), Whereabouts::Left);
+    let dropped = Whereabouts::Dropped(SendError::Gone);
+    assert_eq!(rig.life.whereabouts(2), dropped);
+    assert_eq!(rig.life.entered(), 2);
+    rig.life.watch(false);
+    assert!(rig.life.aside.is_none());
 }
 
 #[test]
@@ -309,8 +330,9 @@ fn what_was_held_leaves_at_its_pace() {
     rig.open();
     rig.with(Life::release);
     assert_eq!(rig.frames(), ["a"]);
-    assert!(rig.life.is_waiting(2) && rig.life.is_waiting(3));
+    assert_eq!(rig.life.whereabouts(2), Whereabouts::Waiting);
     assert_eq!(departures(&mut rig, 1), [after(1.0, "b")]);
-    assert!(!rig.life.is_waiting(2) && rig.life.is_waiting(3));
+    assert_eq!(rig.life.whereabouts(2), Whereabouts::Left);
+    assert_eq!(rig.life.whereabouts(3), Whereabouts::Waiting);
     assert_eq!(departures(&mut rig, 1), [after(1.0, "c")]);
 }
