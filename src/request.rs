@@ -69,6 +69,7 @@ impl Request {
 
     /// Can the opening handshake be written?
     pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.target.options.timeouts.check()?;
         Ok(self.target.request_head(None).validate()?)
     }
 

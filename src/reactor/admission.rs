@@ -15,7 +15,9 @@ use std::time::Duration;
 impl Reactor {
     /// Lets the attempts begin whose turn it is.
     pub(super) fn handle_admission(&mut self) {
-        while let Some(admitted) = self.shared.gate.next(self.shared.turn.now) {
+        // Not the time that it takes: others have their turn.
+        let now = self.shared.turn.now;
+        while let Some(admitted) = self.shared.gate.next(now) {
             let id = ConnectionId(admitted.id);
             self.with(id, |connection, shared| {
                 connection.begin(shared, &admitted);

@@ -2,7 +2,7 @@
 //! connection and nothing else.
 
 use super::Turn;
-use super::casts::{Cast, Casts};
+use super::casts::{Cast, Casts, discard};
 use super::remote::{Central, Opened};
 use super::slots::Availability;
 use crate::error::DisconnectReason;
@@ -330,11 +330,9 @@ impl Core {
             None => reason,
             Some(waiting) => {
                 // Whoever waits gets the error itself; what remains here is that it was told.
-                let _ = waiting.try_send(Err(into_error(reason)));
-                DisconnectReason::Local {
-                    code: None,
-                    reason: String::new(),
-                }
+                let told = "whoever waited for the connection has the reason";
+                discard(waiting.try_send(Err(into_error(reason))));
+                DisconnectReason::ConnectFailed(Error::Refused(told))
             }
         }
     }

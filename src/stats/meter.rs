@@ -447,6 +447,11 @@ pub(crate) struct ReactorMeter {
 }
 
 impl ReactorMeter {
+    /// Something was dropped that belongs to no connection any more.
+    pub(crate) fn lost(&self) {
+        self.rare.drops.add(1);
+    }
+
     /// A turn of the loop is over.
     pub(crate) fn turn(&self, events: u64, busy_ns: u64) {
         self.turns.add(1);
