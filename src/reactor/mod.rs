@@ -452,7 +452,7 @@ impl Reactor {
             let connection = connections.get(id.slot() as usize);
             let connection = connection.and_then(|connection| connection.as_ref());
             connection.is_some_and(|connection| {
-                connection.core.id == id && connection.armed == Some(time)
+                connection.core.id() == id && connection.armed == Some(time)
             })
         });
     }
@@ -593,7 +593,7 @@ impl Reactor {
         let Some(Some(connection)) = self.connections.get_mut(index) else {
             return;
         };
-        if connection.core.id != id {
+        if connection.core.id() != id {
             return;
         }
         turn(connection, &mut self.shared);
@@ -606,7 +606,7 @@ impl Reactor {
     fn for_all(&mut self, mut turn: impl FnMut(&mut Connection, &mut Shared)) {
         for index in 0..self.connections.len() {
             if let Some(connection) = &self.connections[index] {
-                let id = connection.core.id;
+                let id = connection.core.id();
                 self.with(id, &mut turn);
             }
         }
@@ -644,7 +644,7 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
     let Some(mut connection) = connections[index].take() else {
         return;
     };
-    let id = connection.core.id;
+    let id = connection.core.id();
     let options = Arc::clone(&connection.core.session.life.target.options);
     let name = options.name.as_deref();
     let reason = connection.life().take_reason();
