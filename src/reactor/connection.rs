@@ -88,7 +88,6 @@ impl Connection {
         life.level = shared.forced_level.unwrap_or(life.level);
         Self {
             core: Core {
-                id,
                 handler,
                 session: Session {
                     inbound: Inbound::Nobody,
@@ -345,7 +344,7 @@ impl Connection {
         let paused = life.paused && life.stage == Stage::Open;
         if self.paused && !paused && !self.ready {
             self.ready = true;
-            shared.ready.push(self.core.id);
+            shared.ready.push(self.core.id());
         }
         self.paused = paused;
         // What is due at once has the next turn, after the others had this one: a handler that arms
@@ -355,7 +354,7 @@ impl Connection {
             && self.armed.is_none_or(|armed| time < armed)
         {
             self.armed = Some(time);
-            shared.timers.arm(time, self.core.id.0);
+            shared.timers.arm(time, self.core.session.life.id);
         }
         Fate::Alive
     }
@@ -452,7 +451,7 @@ impl Connection {
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;
         let by_policy = life.policy_delay(&reason, &mut shared.turn.entropy);
-        let to_the_caller = life.epoch == 0
+        let to_the_caller = life.epoch() == 0
             && life.target.options.fail_first
             && matches!(reason, DisconnectReason::ConnectFailed(_));
         if to_the_caller {

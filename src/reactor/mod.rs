@@ -468,7 +468,7 @@ impl Reactor {
             let connection = connections.get(id.slot() as usize);
             let connection = connection.and_then(|connection| connection.as_ref());
             connection.is_some_and(|connection| {
-                connection.core.id == id && connection.armed == Some(time)
+                connection.core.id() == id && connection.armed == Some(time)
             })
         });
     }
@@ -611,7 +611,7 @@ impl Reactor {
     fn with(&mut self, id: ConnectionId, turn: impl FnOnce(&mut Connection, &mut Shared)) {
         let index = id.slot() as usize;
         let connection = match self.connections.get_mut(index) {
-            Some(Some(connection)) if connection.core.id == id => connection,
+            Some(Some(connection)) if connection.core.id() == id => connection,
             // What it brings may be foreign: a cast, a handler.
             _ => return discard(turn),
         };
@@ -623,14 +623,14 @@ impl Reactor {
 
     fn has(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id.slot() as usize);
-        matches!(connection, Some(Some(connection)) if connection.core.id == id)
+        matches!(connection, Some(Some(connection)) if connection.core.id() == id)
     }
 
     /// Gives every connection a turn.
     fn for_all(&mut self, mut turn: impl FnMut(&mut Connection, &mut Shared)) {
         for index in 0..self.connections.len() {
             if let Some(connection) = &self.connections[index] {
-                let id = connection.core.id;
+                let id = connection.core.id();
                 self.with(id, &mut turn);
             }
         }
@@ -668,7 +668,7 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
     let Some(mut connection) = connections[index].take() else {
         return;
     };
-    let id = connection.core.id;
+    let id = connection.core.id();
     let options = Arc::clone(&connection.core.session.life.target.options);
     let name = options.name.as_deref();
     let reason = connection.life().take_reason();

@@ -74,7 +74,7 @@ impl ConnectionState {
 
     fn of_meter(meter: &ConnectionMeter) -> Self {
         let number = meter.state.value();
-        let is_it = |state: &&Self| **state as u64 == number;
+        let is_it = |state: &&Self| **state as u32 == number;
         *Self::ALL.iter().find(is_it).unwrap_or(&Self::Waiting)
     }
 
@@ -286,7 +286,7 @@ impl Connection {
         let turn = &mut shared.turn;
         let life = &mut self.core.session.life;
         let meter = &*self.core.meter;
-        meter.state.set(ConnectionState::of(life.stage) as u64);
+        meter.state.set(ConnectionState::of(life.stage) as u32);
         let now = turn.now.nanoseconds();
         meter.publish(
             &shared.central.meter,

@@ -83,7 +83,7 @@ pub(crate) struct Life {
     /// Attempts since the connection was last open, the one under way included.
     pub(crate) attempt: u32,
     /// How often the connection was opened.
-    pub(crate) epoch: u64,
+    pub(super) epoch: u32,
     /// Bytes of output that wait for the socket.
     pub(crate) queued: usize,
     /// When the stage has taken too long, or the back-off is over.
@@ -154,6 +154,11 @@ impl Life {
             unwanted: false,
             aside: None,
         }
+    }
+
+    /// How often the connection was opened.
+    pub(crate) fn epoch(&self) -> u64 {
+        u64::from(self.epoch)
     }
 
     /// The name that the user gave, for the trace.

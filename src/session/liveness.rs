@@ -66,31 +66,33 @@ impl LivenessOptions {
 /// When the peer was last heard of.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Heard {
-    pub(crate) opened: Time,
+    /// When the connection opened and, once there was a message, when the first one came: then nobody
+    /// asks any more when it opened.
+    since: Time,
     pub(crate) any_byte: Time,
     /// `None`: no message since the connection opened.
     pub(crate) data: Option<Time>,
-    pub(crate) first_data: Option<Time>,
 }
 
 impl Heard {
     pub(crate) fn open(now: Time) -> Self {
         Self {
-            opened: now,
+            since: now,
             any_byte: now,
             data: None,
-            first_data: None,
         }
     }
 
     pub(crate) fn message(&mut self, now: Time) {
+        if self.data.is_none() {
+            self.since = now;
+        }
         self.data = Some(now);
-        self.first_data.get_or_insert(now);
     }
 
     /// Over how long a time data has come in.
     pub(crate) fn data_span(&self) -> Option<Duration> {
-        Some(self.data?.since(self.first_data?))
+        Some(self.data?.since(self.since))
     }
 }
 
@@ -164,15 +166,15 @@ impl Liveness {
         let watchdog = |limit: Option<Duration>, since: Time| {
             limit.map(|limit| since.max(self.since).after(limit))
         };
-        let first = match heard.first_data {
-            None => watchdog(options.first_data, heard.opened),
+        let first = match heard.data {
+            None => watchdog(options.first_data, heard.since),
             Some(_) => None,
         };
         [
             pulse(&self.ping, &options.ping),
             pulse(&self.text, &options.text),
             watchdog(options.any_byte, heard.any_byte),
-            watchdog(options.data, heard.data.unwrap_or(heard.opened)),
+            watchdog(options.data, heard.data.unwrap_or(heard.since)),
             first,
         ]
         .into_iter()
@@ -257,18 +259,12 @@ impl Liveness {
                 .filter(|limit| now.since(since.max(self.since)) >= *limit)
                 .map(|limit| Due::Breach(watch, limit))
         };
-        let first = match heard.first_data {
-            None => barks(options.first_data, heard.opened, Watch::FirstData),
+        let first = match heard.data {
+            None => barks(options.first_data, heard.since, Watch::FirstData),
             Some(_) => None,
         };
         first
-            .or_else(|| {
-                barks(
-                    options.data,
-                    heard.data.unwrap_or(heard.opened),
-                    Watch::Data,
-                )
-            })
+            .or_else(|| barks(options.data, heard.data.unwrap_or(heard.since), Watch::Data))
             .or_else(|| barks(options.any_byte, heard.any_byte, Watch::AnyByte))
     }
 }
