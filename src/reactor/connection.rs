@@ -145,6 +145,10 @@ impl Connection {
     pub(super) fn handle_deadline(&mut self, shared: &mut Shared) {
         // No more than were armed at first: a handler that arms one with no delay gets it next turn.
         for _ in 0..self.life().timers.armed() {
+            // Another one has aborted it: it is told of that first.
+            if self.life().stage == Stage::Over {
+                break;
+            }
             let Some(timer) = self.core.session.life.timers.take_due(shared.turn.now) else {
                 break;
             };
@@ -275,9 +279,14 @@ impl Connection {
         });
     }
 
-    /// Drops the connection now, for the reason it was closing for.
+    /// Ends from this side, without the closing handshake.
     pub(super) fn abort(&mut self, shared: &mut Shared) {
         self.with_output(shared, Life::abort);
+    }
+
+    /// Drops the connection now, for the reason it was closing for: the shutdown has taken too long.
+    pub(super) fn handle_drain_deadline(&mut self, shared: &mut Shared) {
+        self.with_output(shared, Life::handle_drain_deadline);
     }
 
     /// Changes the trace level.
