@@ -127,11 +127,12 @@ impl Connection {
 
     /// The poll reported the socket.
     pub(super) fn handle_event(&mut self, shared: &mut Shared, readiness: Readiness) {
-        if readiness.token != self.token && !self.handle_racer(shared, readiness.token) {
+        if readiness.token != self.token && !self.handle_racer(shared, readiness) {
             return;
         }
         if let Some(link) = &mut self.link {
             link.peer_ended |= readiness.ended;
+            link.readable |= readiness.readable;
         }
         if readiness.writable {
             self.flush(shared);
