@@ -118,11 +118,12 @@ impl Connection {
 
     /// The poll reported the socket.
     pub(super) fn handle_event(&mut self, shared: &mut Shared, readiness: Readiness) {
-        if readiness.token != self.token && !self.handle_racer(shared, readiness.token) {
+        if readiness.token != self.token && !self.handle_racer(shared, readiness) {
             return;
         }
         if let Some(link) = &mut self.link {
             link.peer_ended |= readiness.ended;
+            link.readable |= readiness.readable;
         }
         if readiness.writable {
             self.flush(shared);
@@ -136,6 +137,10 @@ impl Connection {
     pub(super) fn handle_deadline(&mut self, shared: &mut Shared) {
         // No more than were armed at first: a handler that arms one with no delay gets it next turn.
         for _ in 0..self.life().timers.armed() {
+            // Another one has aborted it: it is told of that first.
+            if self.life().stage == Stage::Over {
+                break;
+            }
             let Some(timer) = self.core.session.life.timers.take_due(shared.turn.now) else {
                 break;
             };
@@ -257,9 +262,14 @@ impl Connection {
         });
     }
 
-    /// Drops the connection now, for the reason it was closing for.
+    /// Ends from this side, without the closing handshake.
     pub(super) fn abort(&mut self, shared: &mut Shared) {
         self.with_output(shared, Life::abort);
+    }
+
+    /// Drops the connection now, for the reason it was closing for: the shutdown has taken too long.
+    pub(super) fn handle_drain_deadline(&mut self, shared: &mut Shared) {
+        self.with_output(shared, Life::handle_drain_deadline);
     }
 
     /// Changes the trace level.

@@ -122,13 +122,18 @@ impl Core {
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
             cx.life.release(&mut cx.output);
-            while let Some(cast) = self.casts.next() {
+            while cx.life.stage != Stage::Over
+                && let Some(cast) = self.casts.next()
+            {
                 cast.record(cx.life, &mut cx.output);
                 cx.life.callback = Callback::OnCast;
                 self.handler
                     .on_cast(&mut cx, cast.message)
                     .map_err(Error::Handler)?;
             }
+        }
+        if cx.life.stage == Stage::Over {
+            *inbound = Inbound::Nobody;
         }
         let Inbound::Open(decoder) = inbound else {
             return Ok(());
@@ -164,6 +169,11 @@ impl Core {
                 },
             };
             result.map_err(Error::Handler)?;
+            if cx.life.stage == Stage::Over {
+                // Aborted: what was read with it, or decrypted with it, finds nobody.
+                *inbound = Inbound::Nobody;
+                return Ok(());
+            }
         }
     }
 

@@ -523,6 +523,7 @@ impl Reactor {
                 };
                 self.with(id, |connection, shared| connection.close(shared, close));
             }
+            Command::Abort { id } => self.with(id, Connection::abort),
             Command::Trace {
                 id: Some(id),
                 level,
@@ -582,7 +583,7 @@ impl Reactor {
             .shutdown
             .is_some_and(|deadline| self.shared.turn.now >= deadline)
         {
-            self.for_all(Connection::abort);
+            self.for_all(Connection::handle_drain_deadline);
         }
         // A poll must not wait for a time that is past.
         if self.shared.is_shutting_down() && self.shared.central.shut_if_empty() {

@@ -80,6 +80,9 @@ pub(super) enum Command {
         code: CloseCode,
         reason: String,
     },
+    Abort {
+        id: ConnectionId,
+    },
     Trace {
         /// All of them, if none is named.
         id: Option<ConnectionId>,
@@ -447,6 +450,18 @@ impl Remote {
         }
         let reason = reason.to_owned();
         self.central.offer(Command::Close { id, code, reason })
+    }
+
+    /// Ends a connection without the closing handshake, as [`Context::abort`](crate::Context::abort)
+    /// does.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`]; [`SendError::Full`].
+    pub fn abort(&self, id: ConnectionId) -> Result<(), SendError> {
+        if self.central.slots().availability(id).is_none() {
+            return Err(SendError::Gone);
+        }
+        self.central.offer(Command::Abort { id })
     }
 
     /// Sets how much the trace records, of one connection or of all there are and will be.

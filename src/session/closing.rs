@@ -124,12 +124,47 @@ impl Life {
         }
     }
 
+    /// Ends the connection at once, without the closing handshake; without a connection it is as
+    /// [`close`](Self::close).
+    ///
+    /// RFC 6455 §7.1.1: "An endpoint MAY close the connection via any means available when necessary".
+    /// What that leaves the peer with, says §7.1.5: "If _The WebSocket Connection is Closed_ and no
+    /// Close control frame was received by the endpoint (...), _The WebSocket Connection Close Code_ is
+    /// considered to be 1006."
+    pub(crate) fn abort(&mut self, output: &mut Output<'_>) {
+        match self.stage {
+            Stage::Open => {
+                self.record(output, Kind::ClosingLocal, |time, id| {
+                    Event::closing_local(time, id, None, "")
+                });
+                // What this turn has sent is lost with everything that waits; a Close frame is not.
+                output.frames.clear();
+            }
+            Stage::Closing | Stage::Closed => {
+                self.record(output, Kind::ForcedClosed, Event::forced_closed);
+            }
+            Stage::Failing => {}
+            // Refused only if it is over.
+            _ => {
+                let _ = self.close(output, None);
+                return;
+            }
+        }
+        self.drop_paced(output);
+        self.batch = false;
+        self.drop_now();
+    }
+
     /// The peer's Close frame arrived.
     pub(crate) fn handle_close(&mut self, output: &mut Output<'_>, close: Option<CloseFrame<'_>>) {
         let (code, text) = match close {
             None => (None, ""),
             Some(close) => (Some(close.code), close.reason),
         };
+        if self.stage == Stage::Over {
+            // The batch before it has ended, and with that the handler has aborted.
+            return;
+        }
         let number = code.map(CloseCode::value);
         self.record(output, Kind::CloseReceived, |time, id| {
             Event::close_received(time, id, number, text)

@@ -470,7 +470,7 @@ impl Life {
 
     /// The time for an orderly end is over: drops the connection for whatever reason it has, or because
     /// this side wants it so.
-    pub(crate) fn abort(&mut self, output: &mut Output<'_>) {
+    pub(crate) fn handle_drain_deadline(&mut self, output: &mut Output<'_>) {
         if self.stage != Stage::Ended {
             self.record(output, Kind::TimerFired, |time, id| {
                 Event::timer_fired(time, id, kind::Timer::DrainDeadline)
@@ -478,15 +478,20 @@ impl Life {
             if matches!(self.stage, Stage::Closing | Stage::Closed) {
                 self.record(output, Kind::ForcedClosed, Event::forced_closed);
             }
-            let reason = self.ending.take().map_or(
-                DisconnectReason::Local {
-                    code: None,
-                    reason: String::new(),
-                },
-                |reason| *reason,
-            );
-            self.end_with(reason);
+            self.drop_now();
         }
+    }
+
+    /// Nothing is waited for any more: the reason is what it is by now.
+    pub(super) fn drop_now(&mut self) {
+        let reason = self.ending.take().map_or(
+            DisconnectReason::Local {
+                code: None,
+                reason: String::new(),
+            },
+            |reason| *reason,
+        );
+        self.end_with(reason);
     }
 }
 
