@@ -249,11 +249,20 @@ fn validate_from(bytes: &[u8], ascii: usize) -> Result<(), InvalidUtf8> {
 
 #[cfg(target_arch = "x86_64")]
 fn is_valid(bytes: &[u8], ascii: usize) -> bool {
-    if open_suffix(&bytes[ascii..]) > 0 {
-        return false;
+    match x86_64::is_valid(bytes, ascii) {
+        Some(is_valid) => is_valid && !is_open(bytes),
+        None => std::str::from_utf8(&bytes[ascii..]).is_ok(),
     }
-    let valid = x86_64::is_valid(bytes, ascii);
-    valid.unwrap_or_else(|| std::str::from_utf8(&bytes[ascii..]).is_ok())
+}
+
+/// Do these bytes, otherwise valid and not fewer than three, end inside a code point? What
+/// [`open_suffix`] says as well, without a branch.
+#[cfg(target_arch = "x86_64")]
+fn is_open(bytes: &[u8]) -> bool {
+    let [.., third, second, first] = *bytes else {
+        return false;
+    };
+    (first >= 0xC0) | (second >= 0xE0) | (third >= 0xF0)
 }
 
 #[cfg(all(not(target_arch = "x86_64"), not(feature = "simdutf8")))]

@@ -28,9 +28,13 @@ const LEAST_FOR_PREFETCH: usize = 4 * AHEAD;
 const AHEAD: usize = 1024;
 
 /// Are `bytes` valid, of which the first `ascii` are known to be ASCII? They must not end inside a
-/// code point. `None`: this processor has no vectors that help.
+/// code point. `None`: they are too few, or this processor has no vectors that help.
+#[inline]
 pub(super) fn is_valid(bytes: &[u8], ascii: usize) -> Option<bool> {
-    if bytes.len() - ascii >= LEAST_FOR_512
+    if bytes.len() < SHORTEST {
+        return None;
+    }
+    if bytes.len() >= LEAST_FOR_512
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
     {
@@ -57,7 +61,13 @@ fn is_valid_avx512(bytes: &[u8], ascii: usize) -> bool {
 #[target_feature(enable = "avx2")]
 fn is_valid_avx2(bytes: &[u8], ascii: usize) -> bool {
     // SAFETY: this function is compiled for what these vectors need.
-    unsafe { are_valid::<__m256i>(bytes, ascii) }
+    unsafe {
+        if bytes.len() < BACK + <__m256i as Vector>::WIDTH {
+            are_valid::<__m128i>(bytes, ascii)
+        } else {
+            are_valid::<__m256i>(bytes, ascii)
+        }
+    }
 }
 
 #[target_feature(enable = "ssse3")]
@@ -87,45 +97,59 @@ fn prefetch(address: *const u8) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }
 
-/// Continuation bytes that a vector looks back over.
+/// Bytes that the check of a vector looks back over.
 const BACK: usize = 3;
-/// Vectors that are checked without a question between them.
-const GROUP: usize = 4;
+/// Bytes of the vector at the very start.
+const HEAD: usize = <__m128i as Vector>::WIDTH;
+/// Fewer bytes than this are not for vectors.
+const SHORTEST: usize = BACK + HEAD;
+/// So many bytes, whole vectors all, are checked without a question between them.
+const GROUP: usize = 256;
+/// ASCII that ends a group makes it likely that more follows, which goes faster.
+const LAST: usize = 64;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Of eight bytes.
+const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
 
 /// # Safety
 /// The processor has the instructions of `V`.
 #[inline(always)]
 unsafe fn are_valid<V: Vector>(bytes: &[u8], ascii: usize) -> bool {
-    // SAFETY: of the vectors by the caller. Of every address: it is `position` of `bytes`, which
-    // stays between BACK and `last`, or in `padded`.
+    assert!(bytes.len() >= BACK + V::WIDTH);
+    let last = bytes.len() - V::WIDTH;
+    let mut position = ascii.min(last);
+    // SAFETY: of the vectors by the caller. Of every address: what is read lies from BACK before
+    // `position` to a vector behind it, and `position` stays between BACK and `last`; in a group, so
+    // does each of its vectors.
     unsafe {
-        let check = Check::<V>::new();
-        let Some(last) = bytes.len().checked_sub(V::WIDTH).filter(|at| *at >= BACK) else {
-            return check.short(bytes);
-        };
         let at = |position: usize| bytes.as_ptr().add(position);
-        let mut errors = V::splat(0);
-        let mut position = ascii.min(last);
         if position < BACK {
-            errors = check.head(bytes);
-            position = V::WIDTH.min(last);
+            if !is_head_valid(at(0)) {
+                return false;
+            }
+            position = HEAD.min(last);
         }
-        while position + GROUP * V::WIDTH <= bytes.len() {
-            for line in 0..(GROUP * V::WIDTH).div_ceil(LINE) {
-                prefetch(at(position).wrapping_add(AHEAD + line * LINE));
-            }
-            let mut others = V::splat(0);
-            for vector in 0..GROUP {
-                let found = check.vector(at(position + vector * V::WIDTH));
-                if vector % 2 == 0 {
-                    errors = errors.or(found);
-                } else {
-                    others = others.or(found);
+        let check = Check::<V>::new();
+        let mut errors = V::splat(0);
+        while position + GROUP <= bytes.len() {
+            let mut is_ascii = false;
+            while !is_ascii && position + GROUP <= bytes.len() {
+                for line in (0..GROUP).step_by(LINE) {
+                    prefetch(at(position).wrapping_add(AHEAD + line));
                 }
+                for _ in 0..GROUP / V::WIDTH {
+                    errors = errors.or(check.vector(at(position)));
+                    position += V::WIDTH;
+                }
+                // In this order: vectors report slowly to a branch.
+                is_ascii = at(position - 8).cast::<u64>().read_unaligned() & HIGH_BITS == 0
+                    && (1..=LAST / V::WIDTH)
+                        .map(|back| V::load(at(position - back * V::WIDTH)))
+                        .fold(V::splat(0), |all, vector| all.or(vector))
+                        .is_ascii();
             }
-            errors = errors.or(others);
-            position += GROUP * V::WIDTH;
-            if V::load(at(position - V::WIDTH)).is_ascii() {
+            if is_ascii {
                 position += super::ascii_prefix(&bytes[position..]);
             }
         }
@@ -137,8 +161,20 @@ unsafe fn are_valid<V: Vector>(bytes: &[u8], ascii: usize) -> bool {
     }
 }
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
+/// The first bytes of a text, before which there is nothing.
+///
+/// # Safety
+/// The processor has SSSE3, and [`HEAD`] bytes can be read at `start`.
+#[inline(always)]
+unsafe fn is_head_valid(start: *const u8) -> bool {
+    // SAFETY: by the caller.
+    unsafe {
+        let bytes = __m128i::load(start);
+        let (one, two) = (_mm_slli_si128::<1>(bytes), _mm_slli_si128::<2>(bytes));
+        let three = _mm_slli_si128::<3>(bytes);
+        Check::new().bytes(bytes, one, two, three).is_zero()
+    }
+}
 
 /// What can be wrong with two bytes in a row, by nibbles: of the first byte the high ones and the low
 /// ones, of the second the high ones, each a set with one bit per nibble (RFC 3629 §3 and §4). Its
@@ -224,47 +260,29 @@ impl<V: Vector> Check<V> {
     unsafe fn vector(&self, at: *const u8) -> V {
         // SAFETY: by the caller.
         unsafe {
-            let (second, first) = (V::load(at), V::load(at.sub(1)));
-            let pairs = (self.first_high.look_up(first.high_nibbles()))
-                .and(self.first_low.look_up(first.low_nibbles()))
-                .and(self.second_high.look_up(second.high_nibbles()));
-            let third = V::load(at.sub(2)).minus(self.below_lead_of_three);
-            let fourth = V::load(at.sub(3)).minus(self.below_lead_of_four);
+            let before = |back: usize| V::load(at.sub(back));
+            self.bytes(V::load(at), before(1), before(2), before(3))
+        }
+    }
+
+    /// What is wrong with `bytes`, before each of which stand those of the other vectors, `one`,
+    /// `two` and `three` bytes before it.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `V`.
+    #[inline(always)]
+    unsafe fn bytes(&self, bytes: V, one: V, two: V, three: V) -> V {
+        // SAFETY: by the caller.
+        unsafe {
+            let pairs = (self.first_high.look_up(one.high_nibbles()))
+                .and(self.first_low.look_up(one.low_nibbles()))
+                .and(self.second_high.look_up(bytes.high_nibbles()));
+            let third = two.minus(self.below_lead_of_three);
+            let fourth = three.minus(self.below_lead_of_four);
             pairs.xor(third.or(fourth).and(self.two_continuations))
         }
     }
-
-    /// The first vector of a text, before which there is nothing.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `V`.
-    #[inline(always)]
-    unsafe fn head(&self, bytes: &[u8]) -> V {
-        let mut padded = [0; BACK + MOST_WIDTH];
-        padded[BACK..BACK + V::WIDTH].copy_from_slice(&bytes[..V::WIDTH]);
-        // SAFETY: by the caller, and `padded` has room for what goes before and the widest vector.
-        unsafe { self.vector(padded.as_ptr().add(BACK)) }
-    }
-
-    /// A text that is hardly longer than a vector, or shorter.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `V`.
-    #[inline(always)]
-    unsafe fn short(&self, bytes: &[u8]) -> bool {
-        let mut padded = [0; BACK + 2 * MOST_WIDTH];
-        padded[BACK..BACK + bytes.len()].copy_from_slice(bytes);
-        // SAFETY: by the caller, and `padded` has room for what goes before and two of the widest
-        // vectors.
-        unsafe {
-            let first = padded.as_ptr().add(BACK);
-            let errors = self.vector(first).or(self.vector(first.add(V::WIDTH)));
-            errors.is_zero()
-        }
-    }
 }
-
-const MOST_WIDTH: usize = 64;
 
 /// A vector of bytes: what the algorithm needs of it.
 ///
