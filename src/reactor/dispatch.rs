@@ -2,7 +2,7 @@
 //! connection and nothing else.
 
 use super::Turn;
-use super::casts::{Cast, Casts};
+use super::casts::{Cast, Casts, discard};
 use super::remote::{Central, Opened};
 use super::slots::Availability;
 use crate::error::{BoxError, DisconnectReason, Error};
@@ -28,7 +28,6 @@ use std::time::Duration;
 
 /// A connection without its socket: the session and its handler.
 pub(super) struct Core {
-    pub(super) id: ConnectionId,
     pub(super) handler: Box<dyn Handler>,
     pub(super) session: Session,
     /// Casts that wait for the connection to open.
@@ -44,6 +43,10 @@ pub(super) struct Core {
 type Outcome = Result<Result<(), Error>, Box<dyn Any + Send>>;
 
 impl Core {
+    pub(super) fn id(&self) -> ConnectionId {
+        ConnectionId(self.session.life.id)
+    }
+
     /// Passes bytes from the peer through the parser of the moment to the handler. Without a wire,
     /// what the handler sends waits in the turn's output.
     pub(super) fn deliver(
@@ -96,7 +99,7 @@ impl Core {
         let Session { inbound, life } = &mut self.session;
         let (output, pool) = turn.split(wire);
         let mut cx = Context {
-            id: self.id,
+            id: ConnectionId(life.id),
             life,
             output,
         };
@@ -108,7 +111,7 @@ impl Core {
             cx.life.callback = Callback::OnOpen;
             let before = cx.life.take_before();
             let open = Open {
-                epoch: cx.life.epoch,
+                epoch: cx.life.epoch(),
                 reason: OpenReason::new(before.as_ref()),
                 attempts,
                 times: cx.life.stage_times(),
@@ -120,7 +123,9 @@ impl Core {
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
             cx.life.release(&mut cx.output);
-            while let Some(cast) = self.casts.next() {
+            while cx.life.stage != Stage::Over
+                && let Some(cast) = self.casts.next()
+            {
                 cast.record(cx.life, &mut cx.output);
                 cx.life.callback = Callback::OnCast;
                 self.handler
@@ -128,10 +133,18 @@ impl Core {
                     .map_err(Error::Handler)?;
             }
         }
+        if cx.life.stage == Stage::Over {
+            *inbound = Inbound::Nobody;
+        }
         let Inbound::Open(decoder) = inbound else {
             return Ok(());
         };
-        deliver_frames(decoder, pool, input, &mut *self.handler, &mut cx)
+        deliver_frames(decoder, pool, input, &mut *self.handler, &mut cx)?;
+        if cx.life.stage == Stage::Over {
+            // Aborted: what was read with it, or decrypted with it, finds nobody.
+            *inbound = Inbound::Nobody;
+        }
+        Ok(())
     }
 
     /// Tells other threads how far the connection has come, if that has changed.
@@ -149,7 +162,7 @@ impl Core {
         };
         if availability != self.published {
             self.published = availability;
-            central.slots().publish(self.id, availability);
+            central.slots().publish(self.id(), availability);
         }
     }
 
@@ -166,7 +179,7 @@ impl Core {
             life.callback = callback;
             let (output, _) = turn.split(reborrow(&mut wire));
             let mut cx = Context {
-                id: self.id,
+                id: ConnectionId(life.id),
                 life,
                 output,
             };
@@ -260,7 +273,7 @@ impl Core {
             },
             reason,
             attempt: life.attempt,
-            epoch: life.epoch,
+            epoch: life.epoch(),
             clean: life.clean,
             times: life.stage_times(),
             policy,
@@ -285,9 +298,9 @@ impl Core {
         let life = &self.session.life;
         let events = turn.trace.last_events(life.id, life.level);
         let termination = Termination {
-            id: self.id,
+            id: self.id(),
             reason: &reason,
-            epoch: life.epoch,
+            epoch: life.epoch(),
             story: Story {
                 events: &events,
                 name: life.name().map(|name| &**name),
@@ -300,17 +313,15 @@ impl Core {
             None => reason,
             Some(waiting) => {
                 // Whoever waits gets the error itself; what remains here is that it was told.
-                let _ = waiting.try_send(Err(into_error(reason)));
-                DisconnectReason::Local {
-                    code: None,
-                    reason: String::new(),
-                }
+                let told = "whoever waited for the connection has the reason";
+                discard(waiting.try_send(Err(into_error(reason))));
+                DisconnectReason::ConnectFailed(Error::Refused(told))
             }
         }
     }
 }
 
-/// Delivers what `input` has of frames, and keeps what it cuts.
+/// Delivers what `input` has of frames, and keeps what it cuts. After an abort the rest is nobody's.
 fn deliver_frames(
     decoder: &mut Decoder,
     pool: &mut Pool,
@@ -322,8 +333,8 @@ fn deliver_frames(
         if let Some(messages) = decoder.whole_messages(input, pool) {
             let taken = deliver_whole(messages, handler, cx)?;
             input = &input[taken..];
-            if input.is_empty() {
-                // The good end of a read: nothing is cut.
+            if input.is_empty() || cx.life.stage == Stage::Over {
+                // The good end of a read, where nothing is cut; or of all of it.
                 return Ok(());
             }
             if taken > 0 {
@@ -340,6 +351,9 @@ fn deliver_frames(
             Ok(Some(event)) => {
                 cx.life.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
                 call_for(event, handler, cx).map_err(Error::Handler)?;
+                if cx.life.stage == Stage::Over {
+                    return Ok(());
+                }
             }
             Ok(None) => return Ok(()),
             Err(error) => return Err(Error::Protocol(error)),
@@ -351,24 +365,25 @@ fn deliver_frames(
 /// bytes they were.
 ///
 /// Whether they are recorded is decided once for all of them and not for each; a handler that changes
-/// it ends the run, and the caller begins another.
+/// it ends the run, and the caller begins another. One that aborts the connection ends it for good.
 fn deliver_whole(
     messages: WholeMessages<'_, '_>,
     handler: &mut dyn Handler,
     cx: &mut Context<'_>,
 ) -> Result<usize, Error> {
     let before = messages.left();
-    let callback = std::mem::replace(&mut cx.life.callback, Callback::OnMessage);
+    let (callback, batch) = (cx.life.callback, cx.life.batch);
+    cx.life.callback = Callback::OnMessage;
+    cx.life.batch = true;
     let left = if records_whole(cx.life) {
         deliver_recorded(messages, handler, cx)
     } else {
         deliver_unrecorded(messages, handler, cx)
     };
     let taken = before - left.map_err(Error::Handler)?;
-    if taken > 0 {
-        cx.life.batch = true;
-    } else {
+    if taken == 0 {
         cx.life.callback = callback;
+        cx.life.batch = batch;
     }
     Ok(taken)
 }
@@ -419,7 +434,7 @@ fn deliver_unrecorded(
             _ => break,
         };
         result?;
-        if records_whole(run.cx.life) {
+        if records_whole(run.cx.life) || run.cx.life.stage == Stage::Over {
             break;
         }
     }
@@ -445,6 +460,9 @@ fn deliver_recorded(
         let Context { life, output, .. } = &mut *run.cx;
         record_whole(output.trace, life, output.now, opcode, payload);
         handler.on_message(run.cx, message)?;
+        if run.cx.life.stage == Stage::Over {
+            break;
+        }
     }
     Ok(messages.left())
 }
