@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 use support::{PATIENCE, Recorder, Rig, Server, Transport, frame};
 use websockex::trace::Callback;
-use websockex::{ConnectionState, Pacer, ReconnectPolicy};
+use websockex::{ConnectionState, Message, Pacer, ReconnectPolicy};
 
 const MESSAGES: usize = 200;
 const TEXT: &str = "twelve bytes";
@@ -134,6 +134,27 @@ fn messages_in_pieces_are_counted_as_messages() {
     assert_eq!(frames.ping, 1);
     remote.shutdown(PATIENCE).expect("it runs");
     rig.run();
+}
+
+/// Those before it, the one that the handler fails at, and none behind.
+#[test]
+fn messages_are_counted_up_to_a_panic() {
+    let server = Server::start(Transport::Plain, |_, mut peer| {
+        let texts = ["one", "two", "three", "four"];
+        peer.accept_and_send(&texts.map(|text| frame(0x81, text.as_bytes())).concat());
+        peer.drain();
+    });
+    let mut rig = Rig::new();
+    let remote = rig.reactor.remote();
+    let recorder = Recorder::new().message(|_, message| match message {
+        Message::Text("three") => panic!("on purpose"),
+        _ => Ok(()),
+    });
+    rig.connect(server.request(), recorder);
+    rig.run();
+    let received = remote.stats().received;
+    assert_eq!((received.messages, received.message_bytes), (3, 11));
+    assert_eq!((received.frames.text, received.frame_bytes), (3, 11));
 }
 
 #[test]
