@@ -379,7 +379,7 @@ impl Context<'_> {
 
     /// How often the connection has been opened so far.
     pub fn epoch(&self) -> u64 {
-        self.life.epoch
+        self.life.epoch()
     }
 
     /// Bytes of output that wait: what the socket did not take, what may not leave yet because of a

@@ -46,7 +46,7 @@ impl Connection {
                     self.approach.get_or_insert_default().lookup = shared.lookups;
                     let (host, port) = self.core.session.life.wanted_host();
                     let waiter = Waiter {
-                        id: self.core.id,
+                        id: self.core.id(),
                         number: shared.lookups,
                         port,
                     };
@@ -77,7 +77,7 @@ impl Connection {
         address: SocketAddr,
     ) -> io::Result<()> {
         let options = &self.core.session.life.target.options.socket;
-        let token = shared.next_token(self.core.id);
+        let token = shared.next_token(self.core.id());
         let stream = shared.network.open(address, options, token)?;
         let racer = Racer {
             token,

@@ -64,7 +64,8 @@ impl Life {
         }
     }
 
-    /// Begins the closing handshake from this side; without a connection it just ends.
+    /// Begins the closing handshake from this side; without a connection it just ends. One that is
+    /// ending already does not come back.
     pub(crate) fn close(
         &mut self,
         output: &mut Output<'_>,
@@ -91,14 +92,21 @@ impl Life {
                 });
                 if !self.defer_close(&payload[..length]) {
                     self.write_close(output, code, text, &payload[..length]);
+                    // No pong has its turn after it.
+                    self.drop_paced(output);
                 }
                 self.ending = Some(Box::new(reason));
                 self.stage = Stage::Closing;
                 self.deadline = Some(output.now.after(self.target.options.close_timeout));
                 Ok(())
             }
-            Stage::Closing | Stage::Closed | Stage::Failing => Err(SendError::Closing),
-            Stage::Over | Stage::Ended => Err(SendError::Gone),
+            Stage::Closing => Err(SendError::Closing),
+            // It ends for another reason, and that is told; but it does not come back.
+            Stage::Closed | Stage::Failing | Stage::Over => {
+                self.unwanted = true;
+                Ok(())
+            }
+            Stage::Ended => Err(SendError::Gone),
             // Nothing is open that could be closed: the attempt is given up.
             Stage::Resolving
             | Stage::Connecting
