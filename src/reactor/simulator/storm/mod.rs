@@ -213,10 +213,10 @@ fn begin(world: &mut World, random: &mut Random, totals: &Rc<RefCell<Totals>>) {
     let time = random.within(0..BEGINNING);
     for _ in 0..random.within(0..COMMANDS + 1) {
         let (id, time) = (Rc::clone(&id), random.within(time..SHUTDOWN));
-        let command = random.within(0..10);
         let totals = Rc::clone(totals);
+        let command = random.within(0..10);
         world.at(time, move |world| {
-            command_from_outside(world, id.get(), command, &totals);
+            command_from_outside(world, &totals, id.get(), command);
         });
     }
     let request = random_request(random);
@@ -237,9 +237,9 @@ fn begin(world: &mut World, random: &mut Random, totals: &Rc<RefCell<Totals>>) {
 
 fn command_from_outside(
     world: &World,
+    totals: &RefCell<Totals>,
     id: Option<ConnectionId>,
     command: u64,
-    totals: &RefCell<Totals>,
 ) {
     let Some(id) = id else {
         return;

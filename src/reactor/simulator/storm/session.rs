@@ -41,7 +41,7 @@ pub(super) struct Totals {
     pub(super) messages: u64,
     /// Servers that end in good order without a Close frame, and how many messages they send before.
     pub(super) finished: BTreeMap<u64, u64>,
-    /// What was closed from outside. If the peer was first, it gives up all the same.
+    /// Those that were closed from outside since they were last open.
     pub(super) closed: BTreeSet<ConnectionId>,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Session {
     sent: u64,
     first_batch: Option<Time>,
     last_batch: Option<Time>,
-    /// Likewise by this handler, since it was opened.
+    /// It has closed since it was last open.
     closed: bool,
 }
 
@@ -196,8 +196,7 @@ impl Session {
         let ends = matches!(reason, DisconnectReason::Local { .. }) || reason.is_handler_failure();
         let Some(delay) = disconnect.policy else {
             let closed = self.closed || self.totals.borrow().closed.contains(&id);
-            let gives_up = ends || closed || self.is_late();
-            return self.require(gives_up, "the policy gives up");
+            return self.require(ends || closed || self.is_late(), "the policy gives up");
         };
         self.require(!ends, "the policy goes on");
         let span = self.last_batch.zip(self.first_batch);
@@ -229,6 +228,8 @@ impl Session {
 impl Handler for Session {
     fn on_open(&mut self, cx: &mut Context<'_>, open: &Open<'_>) -> HandlerResult {
         self.note("open");
+        self.closed = false;
+        self.totals.borrow_mut().closed.remove(&cx.id());
         self.require(self.phase == Phase::Between, "opened");
         self.require(open.epoch == self.epoch + 1, "an epoch is missing");
         self.require(
@@ -242,7 +243,7 @@ impl Handler for Session {
         self.failed = 0;
         self.received = Received::default();
         self.sent = 0;
-        (self.first_batch, self.last_batch, self.closed) = (None, None, false);
+        (self.first_batch, self.last_batch) = (None, None);
         for _ in 0..self.random.within(0..3) {
             self.send(cx);
         }
@@ -343,6 +344,10 @@ impl Handler for Session {
             Reconnect::After(delay) => Some(*delay),
             Reconnect::To(_) => Some(Duration::ZERO),
         };
+        if matches!(decision, Reconnect::To(_)) {
+            // The other request's policy begins anew.
+            self.failures = 0;
+        }
         // A handler that has failed, or that closes now, has no say.
         let delay = delay.filter(|_| !failed);
         self.phase = match delay {
