@@ -140,20 +140,11 @@ impl Life {
                 // What this turn has sent is lost with everything that waits; a Close frame is not.
                 output.frames.clear();
             }
-            Stage::Closing => self.record(output, Kind::ForcedClosed, Event::forced_closed),
-            // As with `close`, another reason stays, and it does not come back.
-            Stage::Closed => {
+            Stage::Closing | Stage::Closed => {
                 self.record(output, Kind::ForcedClosed, Event::forced_closed);
-                self.unwanted = true;
             }
-            Stage::Failing => self.unwanted = true,
-            // Aborted before.
-            Stage::Over
-                if matches!(self.ending.as_deref(), Some(DisconnectReason::Local { .. })) =>
-            {
-                return;
-            }
-            // Refused only if it has ended.
+            Stage::Failing => {}
+            // Refused only if it is over.
             _ => {
                 let _ = self.close(output, None);
                 return;
