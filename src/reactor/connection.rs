@@ -577,7 +577,12 @@ impl Waiters {
         let end = link.handed + link.queued() as u64;
         let sent = self.sent.drain(..).map(|written| (end, written));
         self.queued.extend(sent);
-        while let Some((_, written)) = self.queued.pop_front_if(|(end, _)| *end <= link.handed) {
+        while self
+            .queued
+            .front()
+            .is_some_and(|(end, _)| *end <= link.handed)
+            && let Some((_, written)) = self.queued.pop_front()
+        {
             answer(&written, Ok(()));
         }
     }
