@@ -1,10 +1,10 @@
 //! What few connections have at a time: kept apart, so that an idle one pays a pointer for it.
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Waiting};
 use super::closing::Handing;
 use super::life::Life;
 use super::pace::Paced;
-use crate::error::DisconnectReason;
+use crate::error::{DisconnectReason, SendError};
 
 /// What a connection has put aside until it opens.
 #[derive(Default)]
@@ -17,9 +17,16 @@ pub(crate) struct Aside {
     pub(super) paced: Paced,
     /// How many messages were put aside since there was nothing.
     pub(super) entered: u64,
+    /// Somebody waits for some of them: the numbers go on, and what becomes of each is noted.
+    watched: bool,
+    /// What has become of which since that was last asked.
+    outcomes: Vec<(u64, Outcome)>,
     /// A Close frame that waits behind other output.
     pub(super) handing: Option<Handing>,
 }
+
+/// What has become of a message that was put aside: it has left, or never will.
+pub(crate) type Outcome = Result<(), SendError>;
 
 /// What came before an open.
 pub(crate) struct Before {
@@ -40,16 +47,40 @@ pub(crate) enum Comeback {
 
 impl Aside {
     fn is_empty(&self) -> bool {
-        self.before.is_none()
+        !self.watched
+            && self.before.is_none()
             && self.handing.is_none()
             && self.held.is_empty()
             && self.paced.is_empty()
+    }
+
+    pub(super) fn note(&mut self, waiting: &Waiting, outcome: Outcome) {
+        if self.watched {
+            self.outcomes.push((waiting.ordinal(), outcome));
+        }
     }
 }
 
 impl Life {
     pub(super) fn aside(&mut self) -> &mut Aside {
         self.aside.get_or_insert_default()
+    }
+
+    /// Somebody waits for messages that were put aside, or nobody does any more.
+    pub(crate) fn watch(&mut self, watched: bool) {
+        if watched {
+            self.aside().watched = true;
+        } else if let Some(aside) = &mut self.aside {
+            aside.watched = false;
+            aside.outcomes.clear();
+            self.tidy();
+        }
+    }
+
+    /// What has become of which messages, by their numbers, since this was last asked.
+    pub(crate) fn outcomes(&mut self) -> impl Iterator<Item = (u64, Outcome)> {
+        let aside = self.aside.iter_mut();
+        aside.flat_map(|aside| aside.outcomes.drain(..))
     }
 
     /// What is no longer needed takes no memory.

@@ -82,6 +82,10 @@ impl Waiting {
         size_of::<Self>() + payload.len()
     }
 
+    pub(super) fn ordinal(&self) -> u64 {
+        self.ordinal
+    }
+
     pub(super) fn into_parts(self) -> (Entry, Box<[u8]>) {
         (self.entry, self.payload)
     }
@@ -102,11 +106,6 @@ impl Backlog {
 
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
-    }
-
-    pub(super) fn has(&self, ordinal: u64) -> bool {
-        let mut waiting = self.waiting.iter();
-        waiting.any(|waiting| waiting.ordinal == ordinal)
     }
 
     pub(super) fn push(&mut self, waiting: Waiting) {
@@ -194,29 +193,29 @@ impl Life {
             && let Some(aside) = &mut self.aside
             && let Some(waiting) = aside.held.pop()
         {
-            // With a fragmented message begun in `on_open` it is refused below, paced or not.
-            if self.sending.is_none()
-                && self.target.options.pacer.is_some()
-                && !self.take_turn(output.now)
-            {
-                // Its number stays, for whoever waits for it.
-                self.aside().paced.backlog.push(waiting);
-                continue;
-            }
-            let (entry, payload) = waiting.into_parts();
-            let (opcode, length) = (entry.opcode(), payload.len());
-            let error = match self.check_room(output, opcode, length) {
-                Ok(()) if self.sending.is_some() => SendError::FragmentOrder,
+            let (opcode, length) = (waiting.entry.opcode(), waiting.payload.len());
+            // It fits beside what waits for its pace, or not at all.
+            let outcome = if self.sending.is_some() {
+                Err(SendError::FragmentOrder)
+            } else {
+                self.check_room(output, opcode, self.waiting_bytes() + length)
+            };
+            let error = match outcome {
+                Ok(()) if self.target.options.pacer.is_some() && !self.take_turn(output.now) => {
+                    // Its number stays, for whoever waits for it.
+                    self.aside().paced.backlog.push(waiting);
+                    continue;
+                }
                 Ok(()) => {
+                    self.aside().note(&waiting, Ok(()));
+                    let (entry, payload) = waiting.into_parts();
                     self.write_entry(output, entry, &payload);
                     continue;
                 }
                 Err(error) => error,
             };
-            output.tally.drops += u64::from(error == SendError::FragmentOrder);
-            self.record(output, Kind::SendDropped, |time, id| {
-                Event::send_dropped(time, id, opcode as u8, length as u64, error)
-            });
+            self.aside().note(&waiting, Err(error));
+            self.note_drop(output, opcode, length, error);
         }
         self.tidy();
     }
@@ -232,13 +231,6 @@ impl Life {
     /// How many messages were put aside so far: the number of the last of them.
     pub(crate) fn entered(&self) -> u64 {
         self.aside.as_ref().map_or(0, |aside| aside.entered)
-    }
-
-    /// Does the message with this number still wait?
-    pub(crate) fn is_waiting(&self, ordinal: u64) -> bool {
-        self.aside
-            .as_ref()
-            .is_some_and(|aside| aside.held.has(ordinal) || aside.paced.backlog.has(ordinal))
     }
 
     /// The end: what is held goes to a successor, if there is one.

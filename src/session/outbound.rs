@@ -40,14 +40,20 @@ pub(crate) struct Output<'a> {
     pub(crate) wire: Option<&'a mut dyn Wire>,
 }
 
-/// A pong that waits for the socket. RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has
-/// not yet sent Pong frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send
-/// a Pong frame for only the most recently processed Ping frame." So there is never more than one.
+/// Pongs where the socket does not take everything at once. RFC 6455 §5.5.3: "If an endpoint receives a
+/// Ping frame and has not yet sent Pong frame(s) in response to previous Ping frame(s), the endpoint MAY
+/// elect to send a Pong frame for only the most recently processed Ping frame." So there is one in the
+/// queue at most, and one that waits until the socket has it.
 pub(super) struct WaitingPong {
     payload: [u8; MAX_CONTROL_PAYLOAD],
     /// `None` when no pong waits; the memory is kept.
     length: Option<u8>,
+    /// One is in the queue, until the socket has taken so many bytes in all: [`THIS_TURN`] until the
+    /// turn ends and that is known.
+    underway: Option<u64>,
 }
+
+const THIS_TURN: u64 = u64::MAX;
 
 /// Is a message to be deflated, where permessage-deflate was negotiated?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,7 +235,7 @@ impl Life {
         Ok(())
     }
 
-    /// Sends a Ping or Pong. A Pong that finds the socket blocked replaces the one that waits.
+    /// Sends a Ping or Pong. A Pong that finds another in the queue replaces the one that waits.
     pub(crate) fn send_control(
         &mut self,
         output: &mut Output<'_>,
@@ -247,7 +253,7 @@ impl Life {
             return Ok(());
         }
         if opcode == OpCode::Pong && self.queued > 0 {
-            self.hold_pong(payload);
+            self.send_pong_behind(output, payload);
             return Ok(());
         }
         self.check_room(output, opcode, payload.len())?;
@@ -308,6 +314,27 @@ impl Life {
             });
         }
         error
+    }
+
+    /// A message that was accepted cannot be sent after all: counts it, and says so, but of a run of
+    /// them only once.
+    pub(crate) fn note_drop(
+        &mut self,
+        output: &mut Output<'_>,
+        opcode: OpCode,
+        length: usize,
+        error: SendError,
+    ) {
+        // A limit that was hit has counted it.
+        if matches!(error, SendError::Full { .. } | SendError::HoldFull) {
+            return;
+        }
+        output.tally.drops += 1;
+        if !std::mem::replace(&mut self.dropping, true) {
+            self.record(output, Kind::SendDropped, |time, id| {
+                Event::send_dropped(time, id, opcode as u8, length as u64, error)
+            });
+        }
     }
 
     /// Writes a frame that is no whole message, or none of the application's.
@@ -392,12 +419,22 @@ impl Life {
         self.trace_frame(trace, now, Kind::FrameSent, Subject::None, &frame);
     }
 
+    /// A pong for a socket that does not take everything: into the queue, unless there is one.
+    #[cold]
+    fn send_pong_behind(&mut self, output: &mut Output<'_>, payload: &[u8]) {
+        self.hold_pong(payload);
+        if self.may_pong() {
+            self.write_pong(output);
+        }
+    }
+
     /// Keeps the newest pong, and only that (pitfall 5).
     pub(super) fn hold_pong(&mut self, payload: &[u8]) {
         let waiting = self.pong.get_or_insert_with(|| {
             Box::new(WaitingPong {
                 payload: [0; MAX_CONTROL_PAYLOAD],
                 length: None,
+                underway: None,
             })
         });
         waiting.payload[..payload.len()].copy_from_slice(payload);
@@ -423,14 +460,36 @@ impl Life {
         false
     }
 
-    /// The socket took everything: the pong that waited may go.
-    pub(crate) fn handle_drained(&mut self, output: &mut Output<'_>) {
-        if self.stage != Stage::Open || !self.has_pong() {
+    /// The socket has taken `handed` bytes in all, more than before: a pong that waited for another
+    /// may go.
+    pub(crate) fn handle_flushed(&mut self, output: &mut Output<'_>, handed: u64) {
+        let Some(pong) = &mut self.pong else {
+            return;
+        };
+        if pong.underway.is_some_and(|end| end <= handed) {
+            pong.underway = None;
+        }
+        if self.stage != Stage::Open || !self.has_pong() || !self.may_pong() {
             return;
         }
         if self.target.options.pacer.is_none() || self.take_turn(output.now) {
             self.write_pong(output);
         }
+    }
+
+    /// The turn's output is in the link: a pong among it ends at `end`, or before.
+    pub(super) fn place_pong(&mut self, end: u64, handed: u64) {
+        if let Some(pong) = &mut self.pong
+            && pong.underway == Some(THIS_TURN)
+        {
+            pong.underway = (end > handed).then_some(end);
+        }
+    }
+
+    /// May a pong go into the queue?
+    pub(super) fn may_pong(&self) -> bool {
+        let pong = self.pong.as_ref();
+        pong.is_none_or(|pong| pong.underway.is_none())
     }
 
     /// Does a pong wait?
@@ -444,6 +503,7 @@ impl Life {
             if let Some(length) = waiting.length.take() {
                 let payload = &waiting.payload[..usize::from(length)];
                 self.write_frame(output, None, true, OpCode::Pong, payload);
+                waiting.underway = Some(THIS_TURN);
             }
             self.pong = Some(waiting);
         }

@@ -9,8 +9,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 use websockex::{
-    Client, DisconnectReason, Error, Reactor, Reconnect, ReconnectPolicy, Request, SendError,
-    SocketOptions,
+    Client, DisconnectReason, Error, Pacer, Reactor, Reconnect, ReconnectPolicy, Request,
+    SendError, SocketOptions,
 };
 
 /// A client, and what ends the process when it does not return.
@@ -148,6 +148,55 @@ fn the_reactors_own_thread_does_not_wait_for_it() {
     assert!(matches!(connected, Err(Error::Refused(_))), "{connected:?}");
     assert_eq!(sent, Err(SendError::OwnThread));
     client.shutdown().expect("an orderly end");
+}
+
+/// Nor between two turns, when there is nobody else who would do it.
+#[test]
+fn a_reactor_that_does_not_turn_is_not_waited_for() {
+    let server = Server::echo(Transport::Plain);
+    let mut reactor = Reactor::new().expect("a reactor");
+    let remote = reactor.remote();
+    let connected = remote.connect_blocking(server.request(), Recorder::new());
+    assert!(matches!(connected, Err(Error::Refused(_))), "{connected:?}");
+    let events = remote.last_events(None, LONG);
+    assert_eq!(events, Err(SendError::OwnThread));
+    reactor.run().expect("there is nothing to do");
+}
+
+/// A handler that owns its client: dropping that does not wait for the thread which it is on.
+#[test]
+fn a_client_dropped_by_its_own_handler_ends() {
+    let server = Server::echo(Transport::Plain);
+    let (client, _watchdog) = client();
+    let (given, owned) = channel::<Client>();
+    let (told, dropped) = channel();
+    let remote = client.remote().clone();
+    let recorder = Recorder::new().message(move |_, _| {
+        drop(owned.recv().expect("the client"));
+        Ok(told.send(())?)
+    });
+    let id = client
+        .connect(server.request(), recorder)
+        .expect("it opens");
+    given.send(client).expect("the handler is there");
+    remote.send(id, "drop it").expect("it is open");
+    dropped.recv_timeout(PATIENCE).expect("it was dropped");
+    crate::support::wait_until(|| remote.send(id, "x") == Err(SendError::Gone));
+}
+
+#[test]
+fn nothing_is_left_of_a_reactor_that_was_dropped() {
+    let server = Server::echo(Transport::Plain);
+    let mut rig = Rig::new();
+    let request = server.request().name("feed");
+    let log = rig.connect(&request, Recorder::new());
+    rig.run_until(|| log.is_open());
+    let remote = rig.reactor.remote();
+    assert!(remote.status(log.id()).is_some());
+    drop(rig);
+    assert!(remote.status(log.id()).is_none());
+    assert_eq!(remote.find("feed"), None);
+    assert_eq!(remote.connections().iter().count(), 0);
 }
 
 /// The end of a linked connection ends them all, in an orderly way, however many fail with it.
@@ -288,6 +337,32 @@ fn send_and_wait_does_not_wait_for_ever() {
     let waited = user.join().expect("no panic");
     assert_eq!(waited, Err(SendError::Gone));
     assert_eq!(remote.send_and_wait(id, "x", LONG), Err(SendError::Gone));
+}
+
+/// A message that waits for its pace is dropped when the peer closes. It was not written.
+#[test]
+fn send_and_wait_for_a_message_that_is_dropped() {
+    for &transport in Transport::ALL {
+        let pacer = Pacer::new(1, LONG).expect("a pace");
+        let recorder = Recorder::new().open(|cx, _| Ok(cx.send_text("first")?));
+        let mut duet = Duet::open_with(transport, recorder, |request| request.pace(pacer));
+        duet.peer.expect_text("first");
+        let (remote, id) = (duet.rig.reactor.remote(), duet.log.id());
+        let watching = remote.clone();
+        let user = thread::spawn(move || remote.send_and_wait(id, "second", LONG));
+        let waits = || {
+            watching
+                .status(id)
+                .is_some_and(|status| status.stats.queued_bytes > 0)
+        };
+        duet.rig.run_until(waits);
+        let mut peer = duet.peer;
+        peer.close(1000, "");
+        let answer = thread::spawn(move || peer.expect_close(1000));
+        duet.rig.run();
+        answer.join().expect("an answer and nothing before it");
+        assert_eq!(user.join().expect("no panic"), Err(SendError::Gone));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::thread;
 use websockex::trace::Kind;
 use websockex::{Reactor, Request};
 
-/// While the socket takes nothing only the newest pong is kept.
+/// While the socket takes nothing one pong is in the queue, and only the newest waits for that.
 #[test]
 fn pitfall_05_pongs_do_not_queue_up() {
     const LENGTH: usize = 16 << 20;
@@ -28,13 +28,14 @@ fn pitfall_05_pongs_do_not_queue_up() {
         let mut peer = duet.peer;
         let reader = thread::spawn(move || {
             assert_eq!(peer.read_frame().expect("a frame").payload.len(), LENGTH);
+            peer.expect(10, b"0");
             peer.expect(10, (PINGS - 1).to_string().as_bytes());
             peer.close(1000, "");
             // No other pong came in between.
             peer.expect_close(1000);
         });
         duet.rig.run();
-        reader.join().expect("one pong");
+        reader.join().expect("two pongs");
     }
 }
 

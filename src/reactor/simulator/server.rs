@@ -44,6 +44,9 @@ pub(super) trait Audience {
 
     /// A Close frame of the client.
     fn close(&mut self, line: &mut Line<'_>, close: Option<CloseFrame<'_>>);
+
+    /// A Pong of the client.
+    fn pong(&mut self, _line: &mut Line<'_>) {}
 }
 
 /// Writes what it sees into the diary.
@@ -58,6 +61,10 @@ impl Audience for Diarist {
     fn close(&mut self, line: &mut Line<'_>, close: Option<CloseFrame<'_>>) {
         let code = close.map(|close| close.code.value());
         line.log.tell(format!("server: close {code:?}"));
+    }
+
+    fn pong(&mut self, line: &mut Line<'_>) {
+        line.log.tell("server: pong".to_owned());
     }
 }
 
@@ -189,7 +196,7 @@ impl Peer for Server {
                         send(line, true, OpCode::Pong, payload);
                     }
                 }
-                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Pong(_))) => self.audience.pong(line),
                 Ok(Some(Event::Close(close))) => {
                     self.audience.close(line, close);
                     if !self.answers_close {

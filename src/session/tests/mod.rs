@@ -163,10 +163,14 @@ impl Rig {
         told
     }
 
-    /// Bytes that were written since this was last asked.
+    /// Bytes that were written since this was last asked; the socket takes them unless it has left
+    /// others.
     pub(super) fn written(&mut self) -> Vec<u8> {
         let written = self.frames.as_slice().to_vec();
         self.frames.clear();
+        if self.life.queued == 0 {
+            self.life.handle_handed(self.now, 0, 0);
+        }
         written
     }
 

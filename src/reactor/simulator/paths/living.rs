@@ -4,6 +4,7 @@ use super::super::peer::End;
 use super::super::server::{Play, Server};
 use super::super::world::World;
 use super::{ADDRESS, Diary, URL, check, check_diary, once};
+use crate::session::pace::Pacer;
 use crate::session::policy::ReconnectPolicy;
 use crate::session::timers::TimerId;
 use std::time::Duration;
@@ -88,6 +89,7 @@ fn no_byte_for_too_long() {
     let request = once(URL).watch_bytes(5 * SECOND).unwrap();
     let expected = [
         (40, "open 1: 10.0.0.1:80"),
+        (1050, "server: pong"),
         (6040, "disconnect 0: the peer is silent: no byte for 5s"),
         (6040, "end"),
     ];
@@ -108,8 +110,11 @@ fn no_message_for_too_long() {
     let expected = [
         (40, "open 1: 10.0.0.1:80"),
         (1040, "message a"),
+        (2050, "server: pong"),
+        (3050, "server: pong"),
         (4040, "disconnect 0: the peer is silent: no message for 3s"),
         (4040, "end"),
+        (4050, "server: pong"),
     ];
     check(world, request, &expected);
 }
@@ -121,6 +126,7 @@ fn no_first_message() {
     let request = once(URL).watch_first_data(2 * SECOND).unwrap();
     let expected = [
         (40, "open 1: 10.0.0.1:80"),
+        (1050, "server: pong"),
         (
             2040,
             "disconnect 0: the peer is silent: no first message for 2s",
@@ -190,6 +196,66 @@ fn a_slow_reader() {
     // It reads 64 KiB when it begins at 1,030, and then every 10 ms, which makes room for as much.
     assert_eq!(time_of(&world, "drained: 0 left"), 1060);
     assert_eq!(time_of(&world, "server: message xxx"), 1070);
+}
+
+/// A pong goes behind what is in the queue; others wait for it, of which the newest is sent when the
+/// socket has it, though the queue is never empty (pitfall 5).
+#[test]
+fn pings_of_a_slow_reader_are_answered_behind_output_that_never_ends() {
+    let mut world = World::new();
+    world.serve(ADDRESS, || {
+        let mut server = Server::open().then(Duration::ZERO, Play::Read(false));
+        for _ in 0..5 {
+            server = server.then(SECOND, Play::Ping);
+        }
+        let server = server.then(SECOND, Play::Read(true));
+        server.then(SECOND, Play::End(End::Reset))
+    });
+    let sent = "x".repeat(300_000);
+    let more = sent.clone();
+    let diary = Diary::new(&world)
+        .when_open(move |cx| Ok(cx.send_text(&sent)?))
+        .when_drained(move |cx| Ok(cx.send_text(&more)?));
+    let request = once(URL).water_marks(100_000, 200_000).unwrap();
+    world.connect(request, diary);
+    world.run();
+    let diary = world.log.diary();
+    let said = |line: &str| diary.iter().filter(|(_, said)| said == line).count();
+    assert_eq!(said("drained: 0 left"), 0, "{diary:?}");
+    assert_eq!(said("server: pong"), 2, "{diary:?}");
+}
+
+/// What waited for its pace is let go, and the queue with it has fallen to its low mark, above zero.
+#[test]
+fn a_pace_that_lets_the_queue_fall() {
+    let mut world = World::new();
+    world.serve(ADDRESS, Server::open);
+    let diary = Diary::new(&world)
+        .when_open(|cx| {
+            for _ in 0..4 {
+                cx.send_text(&"x".repeat(1000))?;
+            }
+            Ok(())
+        })
+        .when_drained(|cx| Ok(cx.send_text("the last")?))
+        .when_due(|cx| {
+            cx.close();
+            Ok(())
+        });
+    let pacer = Pacer::new(1, SECOND).expect("a pace");
+    let request = once(URL).pace(pacer).water_marks(1500, 3000).unwrap();
+    world.connect(request, diary);
+    world.run_until(10 * SECOND);
+    let diary = world.log.diary();
+    let drained: Vec<_> = diary
+        .iter()
+        .filter(|(_, line)| line.starts_with("drained"))
+        .collect();
+    // One of four left at once, and one each second: after two there is one.
+    assert_eq!(drained.len(), 1, "{diary:?}");
+    assert_eq!(drained[0].0, 2040);
+    assert!(drained[0].1.ends_with(" left"), "{}", drained[0].1);
+    assert_eq!(time_of(&world, "server: message the last"), 4050);
 }
 
 #[test]

@@ -31,6 +31,7 @@ struct Diary {
     on_message: Option<Act>,
     on_timer: Option<Act>,
     on_batch_end: Option<Act>,
+    on_drained: Option<Act>,
 }
 
 impl Diary {
@@ -41,6 +42,7 @@ impl Diary {
             on_message: None,
             on_timer: None,
             on_batch_end: None,
+            on_drained: None,
         }
     }
 
@@ -59,6 +61,14 @@ impl Diary {
 
     fn when_told(mut self, act: impl FnMut(&mut Context<'_>) -> HandlerResult + 'static) -> Self {
         self.on_message = Some(Box::new(act));
+        self
+    }
+
+    fn when_drained(
+        mut self,
+        act: impl FnMut(&mut Context<'_>) -> HandlerResult + 'static,
+    ) -> Self {
+        self.on_drained = Some(Box::new(act));
         self
     }
 
@@ -98,7 +108,7 @@ impl Handler for Diary {
 
     fn on_drained(&mut self, cx: &mut Context<'_>) -> HandlerResult {
         self.log.tell(format!("drained: {} left", cx.queued()));
-        Ok(())
+        act(&mut self.on_drained, cx)
     }
 
     fn on_disconnect(&mut self, _cx: &mut Context<'_>, disconnect: &Disconnect<'_>) -> Reconnect {

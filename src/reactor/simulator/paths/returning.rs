@@ -133,6 +133,7 @@ fn restarts_and_escalation() {
             on_message: None,
             on_timer: None,
             on_batch_end: None,
+            on_drained: None,
         }
     };
     world
