@@ -93,10 +93,19 @@ pub(super) fn ascii_prefix(bytes: &[u8]) -> usize {
 fn prefetch(bytes: &[u8], position: usize) {
     let start = (position + AHEAD).min(bytes.len().saturating_sub(GROUP));
     for line in (0..GROUP).step_by(LINE) {
-        let address = bytes.as_ptr().wrapping_add(start + line);
-        // SAFETY: a hint, which accesses nothing; SSE belongs to x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+        fetch_line(bytes.as_ptr().wrapping_add(start + line));
     }
+}
+
+/// Asks for all of `bytes`.
+pub(super) fn fetch(bytes: &[u8]) {
+    bytes.iter().step_by(LINE).for_each(|byte| fetch_line(byte));
+}
+
+#[inline(always)]
+fn fetch_line(address: *const u8) {
+    // SAFETY: a hint, which accesses nothing; SSE belongs to x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }
 
 /// Bytes that the check of a vector looks back over.
@@ -407,9 +416,11 @@ mod tests {
     use super::super::tests::{fillers, random, sequences};
     use super::*;
 
+    type IsValid = unsafe fn(&[u8], usize) -> bool;
+
     /// What this processor can run of them.
-    fn implementations() -> Vec<(&'static str, unsafe fn(&[u8], usize) -> bool)> {
-        let mut implementations: Vec<(_, unsafe fn(&[u8], usize) -> bool)> = Vec::new();
+    fn implementations() -> Vec<(&'static str, IsValid)> {
+        let mut implementations: Vec<(_, IsValid)> = Vec::new();
         if is_x86_feature_detected!("ssse3") {
             implementations.push(("SSSE3", is_valid_ssse3));
         }
