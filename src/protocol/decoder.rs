@@ -386,15 +386,9 @@ impl Decoder {
         // Memory grows with what arrived, never with what the header declares (pitfall 1): the room
         // is what the buffer owns already, or as large as its content, so that it doubles.
         let (length, owned) = (assembly.message.len(), assembly.message.capacity());
-        let is_text = assembly.kind == Some(MessageKind::Text);
-        let most = if is_text { MOST_TEXT_ROOM } else { MOST_ROOM };
-        let room = (owned - length).max(length).clamp(LEAST_ROOM, most);
+        let room = (owned - length).max(length).clamp(LEAST_ROOM, MOST_ROOM);
         let room = usize::try_from(missing).map_or(room, |missing| missing.min(room));
-        let room = &mut assembly.message.room(room)[..room];
-        if is_text {
-            utf8::prepare(room);
-        }
-        Some(room)
+        Some(&mut assembly.message.room(room)[..room])
     }
 
     /// Takes `length` bytes that were written into [`room`](Self::room) as payload. If they
@@ -436,11 +430,9 @@ impl Decoder {
 /// cheaper than a read of its own.
 const LEAST_ROOM: usize = 4096;
 
-/// So much is received into a message at a time, in bytes: more saves no more time.
+/// So much is received into a message at a time, in bytes, that it is still in the cache when it is
+/// validated.
 const MOST_ROOM: usize = 256 * 1024;
-
-/// So much of a text, which is still in the cache then when it is validated.
-const MOST_TEXT_ROOM: usize = 64 * 1024;
 
 /// Is this frame allowed here?
 fn check(

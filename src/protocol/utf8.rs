@@ -54,17 +54,6 @@ pub fn validate(bytes: &[u8]) -> Result<&str, InvalidUtf8> {
     Ok(unsafe { std::str::from_utf8_unchecked(bytes) })
 }
 
-/// Makes `room` ready for text that is received into it and then validated: takes its memory into the
-/// cache first. A copy to memory that is not there goes past it, and all of it would have to be
-/// fetched back, which takes longer than to look at it.
-#[inline]
-pub(super) fn prepare(room: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    x86_64::fetch(room);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = room;
-}
-
 /// Validates a text that arrives in pieces.
 ///
 /// It remembers where it is and which bytes the code point at hand still lacks; nothing of the text.

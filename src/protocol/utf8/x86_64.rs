@@ -93,19 +93,10 @@ pub(super) fn ascii_prefix(bytes: &[u8]) -> usize {
 fn prefetch(bytes: &[u8], position: usize) {
     let start = (position + AHEAD).min(bytes.len().saturating_sub(GROUP));
     for line in (0..GROUP).step_by(LINE) {
-        fetch_line(bytes.as_ptr().wrapping_add(start + line));
+        let address = bytes.as_ptr().wrapping_add(start + line);
+        // SAFETY: a hint, which accesses nothing; SSE belongs to x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
-}
-
-/// Asks for all of `bytes`.
-pub(super) fn fetch(bytes: &[u8]) {
-    bytes.iter().step_by(LINE).for_each(|byte| fetch_line(byte));
-}
-
-#[inline(always)]
-fn fetch_line(address: *const u8) {
-    // SAFETY: a hint, which accesses nothing; SSE belongs to x86-64.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }
 
 /// Bytes that the check of a vector looks back over.
