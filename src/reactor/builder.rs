@@ -185,8 +185,8 @@ impl ReactorBuilder {
     }
 
     /// The trace as this builder and the environment want it.
-    fn recorder(&mut self, central: &Central) -> io::Result<(Recorder, Option<Level>)> {
-        let wishes = std::env::var(sinks::VARIABLE).unwrap_or_default();
+    fn recorder(&mut self, central: &Central) -> io::Result<Recorder> {
+        let wishes = std::env::var_os(sinks::VARIABLE).unwrap_or_default();
         let wishes = Wishes::parse(&wishes);
         if let Some(word) = wishes.unknown {
             let variable = sinks::VARIABLE;
@@ -199,16 +199,17 @@ impl ReactorBuilder {
         let print = self.print_trace || wishes.print;
         let mut trace = Recorder::new(self.trace_capacity, print, SystemTime::now());
         for sink in self.sinks.drain(..) {
+        trace.force_level(wishes.level);
             let tap = central.sinks.tap(sink)?;
             central.sinks.add(Arc::clone(&tap.meter));
             trace.add_outlet(Box::new(tap));
         }
-        Ok((trace, wishes.level))
+        Ok(trace)
     }
 
-    /// The reactor. What the environment variable `WEBSOCKEX_TRACE` says of the trace overrules
-    /// builder and requests, for programs that nobody can recompile: words with commas between, of
-    /// `off`, `lifecycle`, `frames`, `payload`, `print`, `file=PATH`, `json`.
+    /// The reactor. What the environment variable `WEBSOCKEX_TRACE` says of the trace's level overrules
+    /// builder, requests, handlers and [`Remote::set_trace`](super::Remote::set_trace), for programs that
+    /// nobody can recompile; [`VARIABLE`](crate::sinks::VARIABLE) has the words.
     ///
     /// # Errors
     /// [`Error::Reactor`]: the operating system gives no poll, no waker, no entropy, or no thread for
@@ -218,7 +219,7 @@ impl ReactorBuilder {
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Reactor)?;
         let start = Instant::now();
         let central = Arc::new(Central::new(waker, start, self.command_capacity));
-        let (trace, forced_level) = self.recorder(&central).map_err(Error::Reactor)?;
+        let trace = self.recorder(&central).map_err(Error::Reactor)?;
         let system = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
         let mut stretch = Stretch::new(Box::new(system));
         let source = move |bytes: &mut [u8]| stretch.fill(bytes);
@@ -247,8 +248,7 @@ impl ReactorBuilder {
             #[cfg(feature = "tls")]
             handshakes: VecDeque::new(),
             ready: Vec::new(),
-            level: forced_level.unwrap_or(self.level),
-            forced_level,
+            level: self.level,
             sockets: 0,
             lookups: 0,
             shutdown: None,

@@ -139,8 +139,6 @@ struct Shared {
     /// Connections that have more to read than their share of the last turn.
     ready: Vec<ConnectionId>,
     level: Level,
-    /// The environment's, which overrules the requests.
-    forced_level: Option<Level>,
     sockets: u32,
     lookups: u64,
     /// When those still there are to be dropped.

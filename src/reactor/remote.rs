@@ -458,7 +458,9 @@ impl Remote {
         self.central.offer(Command::Close { id, code, reason })
     }
 
-    /// Sets how much the trace records, of one connection or of all there are and will be.
+    /// Sets how much the trace records, of one connection or of all: those that there are, and those to come
+    /// whose request does not say ([`Request::trace`](crate::Request::trace)). A level that the environment has
+    /// set stays, see [`VARIABLE`](crate::sinks::VARIABLE).
     ///
     /// # Errors
     /// [`SendError::Gone`], [`SendError::Full`].

@@ -2,6 +2,7 @@
 
 use super::file::Format;
 use crate::trace::Level;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 /// The variable that [`ReactorBuilder::build`](crate::ReactorBuilder::build) reads.
@@ -26,13 +27,17 @@ pub(crate) struct Wishes {
 }
 
 impl Wishes {
-    pub(crate) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &OsStr) -> Self {
         let mut wishes = Self::default();
         for word in text
             .split(',')
             .map(str::trim)
             .filter(|word| !word.is_empty())
         {
+        let Some(text) = text.to_str() else {
+            wishes.unknown = Some(text.to_string_lossy().into_owned());
+            return wishes;
+        };
             if let Some(path) = word.strip_prefix("file=") {
                 wishes.file = Some(path.into());
             } else if let Some(level) = Level::named(word) {
@@ -55,10 +60,14 @@ mod tests {
 
     #[test]
     fn words_in_any_order() {
-        assert_eq!(Wishes::parse(""), Wishes::default());
-        let wishes = Wishes::parse("frames, print");
+        assert_eq!(parse(""), Wishes::default());
+        let wishes = parse("frames, print");
         assert_eq!((wishes.level, wishes.print), (Some(Level::Frames), true));
-        let wishes = Wishes::parse("file=a=b.json,json,payload,");
+    fn parse(text: &str) -> Wishes {
+        Wishes::parse(text.as_ref())
+    }
+
+        let wishes = parse("file=a=b.json,json,payload,");
         let expected = Wishes {
             level: Some(Level::Payload),
             file: Some("a=b.json".into()),
@@ -67,7 +76,7 @@ mod tests {
         };
         assert_eq!(wishes, expected);
         for odd in ["loud", "print=1", "frames,files=x"] {
-            assert!(Wishes::parse(odd).unknown.is_some(), "{odd}");
+            assert!(parse(odd).unknown.is_some(), "{odd}");
         }
     }
 }

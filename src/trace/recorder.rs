@@ -20,6 +20,8 @@ pub(crate) struct Recorder {
     tapped: bool,
     /// When time zero was, for those who have a calendar.
     started: SystemTime,
+    /// The level of all connections, whatever else is asked for.
+    forced_level: Option<Level>,
 }
 
 impl Recorder {
@@ -30,7 +32,17 @@ impl Recorder {
             outlets: Vec::new(),
             tapped: print,
             started,
+            forced_level: None,
         }
+    }
+
+    /// From here on this is the level of all connections, if it is one.
+    pub(crate) fn force_level(&mut self, level: Option<Level>) {
+        self.forced_level = level;
+    }
+
+    pub(crate) fn forced_level(&self) -> Option<Level> {
+        self.forced_level
     }
 
     /// Adds a sink.
