@@ -308,16 +308,21 @@ fn an_environment_that_is_no_text_is_not_ignored_in_silence() {
 #[test]
 fn the_environment_names_a_file() {
     let name = format!("websockex-environment-{}", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    let silent = with_variable(&format!("frames,json,file={}", path.display()));
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir(&directory).expect("it is not there yet");
+    let path = directory.join("trace");
+    let silent = with_variable(format!("frames,json,file={}", path.display()));
     assert!(!silent.contains("*DBG*"), "{silent}");
     let text = std::fs::read_to_string(&path).expect("the file is there");
-    std::fs::remove_file(&path).expect("the file is there");
+    // The other reactor, to which nothing happens.
+    let second = std::fs::read_to_string(directory.join("trace-2"));
+    assert_eq!(second.expect("the file is there"), "");
+    std::fs::remove_dir_all(&directory).expect("it is there");
     let events: Vec<&str> = text
         .lines()
         .map(|line| {
             assert!(
-                line.starts_with("{\"unix_ns\":") && line.ends_with('}'),
+                line.starts_with("{\"unix_ns\":") && line.contains(",\"reactor\":0,"),
                 "{line}"
             );
             let rest = line

@@ -135,9 +135,10 @@ impl ReactorBuilder {
     }
 
     /// Sends each recorded event to `sink` as well, on a thread of its own. A sink that is slow or
-    /// fails never holds the reactor up: what it does not take is dropped, and counted in
+    /// fails never holds the reactor up: what finds its queue full is dropped, and counted in
     /// [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks), which also names it for
-    /// [`Remote::remove_trace_sink`](super::Remote::remove_trace_sink).
+    /// [`Remote::remove_trace_sink`](super::Remote::remove_trace_sink). The queue has room for 8,192
+    /// events, in 2 MiB, unless the sink says otherwise; [`Queued`](crate::sinks::Queued) says it for any.
     #[must_use]
     pub fn trace_sink(mut self, sink: impl Sink + 'static) -> Self {
         self.sinks.push(Box::new(sink));
@@ -193,13 +194,13 @@ impl ReactorBuilder {
             eprintln!("websockex: {variable} has {word:?}, which means nothing");
         }
         if let Some(path) = wishes.file {
-            let sink = FileSink::new(path)?.format(wishes.format);
+            let sink = FileSink::unshared(&path)?.format(wishes.format);
             self.sinks.push(Box::new(sink));
         }
         let print = self.print_trace || wishes.print;
         let mut trace = Recorder::new(self.trace_capacity, print, SystemTime::now());
-        for sink in self.sinks.drain(..) {
         trace.force_level(wishes.level);
+        for sink in self.sinks.drain(..) {
             let tap = central.sinks.tap(sink)?;
             central.sinks.add(Arc::clone(&tap.meter));
             trace.add_outlet(Box::new(tap));

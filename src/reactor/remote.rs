@@ -572,7 +572,7 @@ impl Remote {
     }
 
     /// Sends each event that is recorded from now on to `sink` as well, until the reactor ends or the
-    /// sink is removed.
+    /// sink is removed. As [`ReactorBuilder::trace_sink`](crate::ReactorBuilder::trace_sink) otherwise.
     ///
     /// ```
     /// use std::time::Duration;

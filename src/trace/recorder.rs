@@ -120,6 +120,8 @@ impl Recorder {
                 event: *event,
                 name: name.cloned(),
                 started: self.started,
+                reactor: 0,
+                missed: 0,
             });
         }
     }
