@@ -9,6 +9,7 @@ use crate::handler::ConnectionId;
 use crate::session::Stage;
 use crate::stats::meter::{Cause, ConnectionMeter};
 use crate::stats::{ConnectionStats, ReactorStats};
+use crate::trace::render;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -158,7 +159,7 @@ impl IntoIterator for Connections {
 impl fmt::Display for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let label = |status: &ConnectionStatus| match &status.name {
-            Some(name) => format!("{name}@{}", status.server),
+            Some(name) => format!("{}@{}", render::visible(name), status.server),
             None => status.server.clone(),
         };
         let labels: Vec<String> = self.0.iter().map(label).collect();
