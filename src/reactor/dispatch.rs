@@ -2,7 +2,7 @@
 //! connection and nothing else.
 
 use super::Turn;
-use super::casts::{Cast, Casts};
+use super::casts::{Cast, Casts, discard};
 use super::remote::{Central, Opened};
 use super::slots::Availability;
 use crate::error::DisconnectReason;
@@ -27,7 +27,6 @@ use std::time::Duration;
 
 /// A connection without its socket: the session and its handler.
 pub(super) struct Core {
-    pub(super) id: ConnectionId,
     pub(super) handler: Box<dyn Handler>,
     pub(super) session: Session,
     /// Casts that wait for the connection to open.
@@ -43,6 +42,10 @@ pub(super) struct Core {
 type Outcome = Result<Result<(), Error>, Box<dyn Any + Send>>;
 
 impl Core {
+    pub(super) fn id(&self) -> ConnectionId {
+        ConnectionId(self.session.life.id)
+    }
+
     /// Passes bytes from the peer through the parser of the moment to the handler. Without a wire,
     /// what the handler sends waits in the turn's output.
     pub(super) fn deliver(
@@ -95,7 +98,7 @@ impl Core {
         let Session { inbound, life } = &mut self.session;
         let (output, pool) = turn.split(wire);
         let mut cx = Context {
-            id: self.id,
+            id: ConnectionId(life.id),
             life,
             output,
         };
@@ -107,7 +110,7 @@ impl Core {
             cx.life.callback = Callback::OnOpen;
             let before = cx.life.take_before();
             let open = Open {
-                epoch: cx.life.epoch,
+                epoch: cx.life.epoch(),
                 reason: OpenReason::new(before.as_ref()),
                 attempts,
                 times: cx.life.stage_times(),
@@ -119,13 +122,18 @@ impl Core {
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
             cx.life.release(&mut cx.output);
-            while let Some(cast) = self.casts.next() {
+            while cx.life.stage != Stage::Over
+                && let Some(cast) = self.casts.next()
+            {
                 cast.record(cx.life, &mut cx.output);
                 cx.life.callback = Callback::OnCast;
                 self.handler
                     .on_cast(&mut cx, cast.message)
                     .map_err(Error::Handler)?;
             }
+        }
+        if cx.life.stage == Stage::Over {
+            *inbound = Inbound::Nobody;
         }
         let Inbound::Open(decoder) = inbound else {
             return Ok(());
@@ -161,6 +169,11 @@ impl Core {
                 },
             };
             result.map_err(Error::Handler)?;
+            if cx.life.stage == Stage::Over {
+                // Aborted: what was read with it, or decrypted with it, finds nobody.
+                *inbound = Inbound::Nobody;
+                return Ok(());
+            }
         }
     }
 
@@ -179,7 +192,7 @@ impl Core {
         };
         if availability != self.published {
             self.published = availability;
-            central.slots().publish(self.id, availability);
+            central.slots().publish(self.id(), availability);
         }
     }
 
@@ -196,7 +209,7 @@ impl Core {
             life.callback = callback;
             let (output, _) = turn.split(reborrow(&mut wire));
             let mut cx = Context {
-                id: self.id,
+                id: ConnectionId(life.id),
                 life,
                 output,
             };
@@ -290,7 +303,7 @@ impl Core {
             },
             reason,
             attempt: life.attempt,
-            epoch: life.epoch,
+            epoch: life.epoch(),
             clean: life.clean,
             times: life.stage_times(),
             policy,
@@ -315,9 +328,9 @@ impl Core {
         let life = &self.session.life;
         let events = turn.trace.last_events(life.id, life.level);
         let termination = Termination {
-            id: self.id,
+            id: self.id(),
             reason: &reason,
-            epoch: life.epoch,
+            epoch: life.epoch(),
             story: Story {
                 events: &events,
                 name: life.name().map(|name| &**name),
@@ -330,11 +343,9 @@ impl Core {
             None => reason,
             Some(waiting) => {
                 // Whoever waits gets the error itself; what remains here is that it was told.
-                let _ = waiting.try_send(Err(into_error(reason)));
-                DisconnectReason::Local {
-                    code: None,
-                    reason: String::new(),
-                }
+                let told = "whoever waited for the connection has the reason";
+                discard(waiting.try_send(Err(into_error(reason))));
+                DisconnectReason::ConnectFailed(Error::Refused(told))
             }
         }
     }

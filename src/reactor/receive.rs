@@ -30,7 +30,7 @@ impl Connection {
                 // No edge will come for what is left: remember it (pitfall 22).
                 if !self.ready {
                     self.ready = true;
-                    shared.ready.push(self.core.id);
+                    shared.ready.push(self.core.id());
                 }
                 break;
             }

@@ -376,8 +376,8 @@ impl Life {
         self.liveness = (!liveness.is_empty())
             .then(|| Box::new(Liveness::new(liveness, output.now, output.entropy)));
         self.restore();
-        self.epoch += 1;
-        let (epoch, agreed) = (self.epoch, response.subprotocol().unwrap_or(""));
+        self.epoch = self.epoch.saturating_add(1);
+        let (epoch, agreed) = (self.epoch(), response.subprotocol().unwrap_or(""));
         if epoch == 1 {
             self.record(output, Kind::Connected, |time, id| {
                 Event::connected(time, id, epoch, agreed)

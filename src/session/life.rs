@@ -10,7 +10,7 @@ use super::outbound::{Compression, Output, WaitingPong};
 use super::reach::Reach;
 use super::timers::Timers;
 use super::{Inbound, Time};
-use crate::error::{DisconnectReason, Error, Stage as ErrorStage, Watch};
+use crate::error::{DisconnectReason, Error, SendError, Stage as ErrorStage, Watch};
 use crate::protocol::deflate::Agreed;
 use crate::protocol::frame::OpCode;
 use crate::protocol::handshake::HandshakeError;
@@ -83,7 +83,7 @@ pub(crate) struct Life {
     /// Attempts since the connection was last open, the one under way included.
     pub(crate) attempt: u32,
     /// How often the connection was opened.
-    pub(crate) epoch: u64,
+    pub(super) epoch: u32,
     /// Bytes of output that wait for the socket.
     pub(crate) queued: usize,
     /// When the stage has taken too long, or the back-off is over.
@@ -115,6 +115,8 @@ pub(crate) struct Life {
     pub(super) ending: Option<Box<DisconnectReason>>,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
+    /// This side has closed it when it was ending for another reason.
+    pub(crate) unwanted: bool,
     /// What few connections have.
     pub(super) aside: Option<Box<Aside>>,
 }
@@ -149,8 +151,14 @@ impl Life {
             high_water: false,
             ending: None,
             clean: false,
+            unwanted: false,
             aside: None,
         }
+    }
+
+    /// How often the connection was opened.
+    pub(crate) fn epoch(&self) -> u64 {
+        u64::from(self.epoch)
     }
 
     /// The name that the user gave, for the trace.
@@ -211,10 +219,17 @@ impl Life {
         if output.trace.forced_level().is_some() {
             return;
         }
-        self.level = level;
+        // One that ends all recording is the last that is recorded.
+        let recorded = if level == Level::Off {
+            self.level
+        } else {
+            level
+        };
+        self.level = recorded;
         self.record(output, Kind::LevelChanged, |time, id| {
             Event::level_changed(time, id, level)
         });
+        self.level = level;
     }
 
     /// When the reactor must call [`handle_deadline`](Self::handle_deadline) or fire a timer.
@@ -255,8 +270,6 @@ impl Life {
             self.record(output, Kind::ReadingPaused, Event::reading_paused);
         } else {
             self.record(output, Kind::ReadingResumed, Event::reading_resumed);
-            self.heard.any_byte = output.now;
-            self.heard.data = self.heard.data.map(|_| output.now);
             if let Some(liveness) = &mut self.liveness {
                 liveness.forgive(output.now);
             }
@@ -292,7 +305,13 @@ impl Life {
                 }
                 Some(Due::Text(text)) => {
                     let plain = Compression::Never;
-                    let _ = self.send(output, None, plain, OpCode::Text, text.as_bytes());
+                    let sent = self.send(output, None, plain, OpCode::Text, text.as_bytes());
+                    // Between the fragments of a message there is no place for it. The next one asks.
+                    if sent == Err(SendError::FragmentOrder)
+                        && let Some(liveness) = &mut self.liveness
+                    {
+                        liveness.not_asked();
+                    }
                 }
                 Some(Due::Breach(watch, limit)) => {
                     self.record(output, Kind::TimerFired, |time, id| {
@@ -327,7 +346,13 @@ impl Life {
                 });
                 self.end_with(DisconnectReason::Dropped);
             }
-            Stage::Closing | Stage::Failing => self.stage = Stage::Over,
+            Stage::Closing => {
+                self.record(output, Kind::RemoteDropped, |time, id| {
+                    Event::remote_dropped(time, id, "")
+                });
+                self.stage = Stage::Over;
+            }
+            Stage::Failing => self.stage = Stage::Over,
             // Pitfall 15: after both Close frames any end of the stream is a good one.
             Stage::Closed => {
                 self.record(output, Kind::ClosedCleanly, Event::closed_cleanly);
@@ -351,7 +376,14 @@ impl Life {
                 self.record(output, Kind::ClosedCleanly, Event::closed_cleanly);
                 self.stage = Stage::Over;
             }
-            Stage::Closing | Stage::Failing => self.stage = Stage::Over,
+            Stage::Closing => {
+                let text = error.to_string();
+                self.record(output, Kind::RemoteDropped, |time, id| {
+                    Event::remote_dropped(time, id, text)
+                });
+                self.stage = Stage::Over;
+            }
+            Stage::Failing => self.stage = Stage::Over,
             _ => self.fail(output, Error::Io(error)),
         }
     }
@@ -442,7 +474,7 @@ impl Life {
 
     /// The time for an orderly end is over: drops the connection for whatever reason it has, or because
     /// this side wants it so.
-    pub(crate) fn abort(&mut self, output: &mut Output<'_>) {
+    pub(crate) fn handle_drain_deadline(&mut self, output: &mut Output<'_>) {
         if self.stage != Stage::Ended {
             self.record(output, Kind::TimerFired, |time, id| {
                 Event::timer_fired(time, id, kind::Timer::DrainDeadline)
@@ -450,15 +482,20 @@ impl Life {
             if matches!(self.stage, Stage::Closing | Stage::Closed) {
                 self.record(output, Kind::ForcedClosed, Event::forced_closed);
             }
-            let reason = self.ending.take().map_or(
-                DisconnectReason::Local {
-                    code: None,
-                    reason: String::new(),
-                },
-                |reason| *reason,
-            );
-            self.end_with(reason);
+            self.drop_now();
         }
+    }
+
+    /// Nothing is waited for any more: the reason is what it is by now.
+    pub(super) fn drop_now(&mut self) {
+        let reason = self.ending.take().map_or(
+            DisconnectReason::Local {
+                code: None,
+                reason: String::new(),
+            },
+            |reason| *reason,
+        );
+        self.end_with(reason);
     }
 }
 

@@ -66,31 +66,33 @@ impl LivenessOptions {
 /// When the peer was last heard of.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Heard {
-    pub(crate) opened: Time,
+    /// When the connection opened and, once there was a message, when the first one came: then nobody
+    /// asks any more when it opened.
+    since: Time,
     pub(crate) any_byte: Time,
     /// `None`: no message since the connection opened.
     pub(crate) data: Option<Time>,
-    pub(crate) first_data: Option<Time>,
 }
 
 impl Heard {
     pub(crate) fn open(now: Time) -> Self {
         Self {
-            opened: now,
+            since: now,
             any_byte: now,
             data: None,
-            first_data: None,
         }
     }
 
     pub(crate) fn message(&mut self, now: Time) {
+        if self.data.is_none() {
+            self.since = now;
+        }
         self.data = Some(now);
-        self.first_data.get_or_insert(now);
     }
 
     /// Over how long a time data has come in.
     pub(crate) fn data_span(&self) -> Option<Duration> {
-        Some(self.data?.since(self.first_data?))
+        Some(self.data?.since(self.since))
     }
 }
 
@@ -101,6 +103,8 @@ pub(crate) struct Liveness {
     /// Tells the answer to the newest ping from all others.
     pings: u64,
     pub(crate) round_trip: Option<Duration>,
+    /// Since when the peer can be expected to be heard: since it opened, or was read again.
+    since: Time,
 }
 
 /// One heartbeat.
@@ -151,6 +155,7 @@ impl Liveness {
             text: pulse(&options.text),
             pings: 0,
             round_trip: None,
+            since: now,
         }
     }
 
@@ -158,16 +163,18 @@ impl Liveness {
     pub(crate) fn next(&self, options: &LivenessOptions, heard: &Heard) -> Option<Time> {
         let pulse =
             |pulse: &Option<Pulse>, beat: &Option<Beat>| Some(pulse.as_ref()?.due(beat.as_ref()?));
-        let watchdog = |limit: Option<Duration>, since: Time| limit.map(|limit| since.after(limit));
-        let first = match heard.first_data {
-            None => watchdog(options.first_data, heard.opened),
+        let watchdog = |limit: Option<Duration>, since: Time| {
+            limit.map(|limit| since.max(self.since).after(limit))
+        };
+        let first = match heard.data {
+            None => watchdog(options.first_data, heard.since),
             Some(_) => None,
         };
         [
             pulse(&self.ping, &options.ping),
             pulse(&self.text, &options.text),
             watchdog(options.any_byte, heard.any_byte),
-            watchdog(options.data, heard.data.unwrap_or(heard.opened)),
+            watchdog(options.data, heard.data.unwrap_or(heard.since)),
             first,
         ]
         .into_iter()
@@ -183,7 +190,7 @@ impl Liveness {
         now: Time,
         entropy: &mut Entropy,
     ) -> Option<Due> {
-        if let Some(breach) = breach(options, heard, now) {
+        if let Some(breach) = self.breach(options, heard, now) {
             return Some(breach);
         }
         if let (Some(pulse), Some(beat)) = (&mut self.text, &options.text) {
@@ -218,8 +225,16 @@ impl Liveness {
 
     /// Nothing was read for a while, by this side's own choice: nothing is overdue.
     pub(crate) fn forgive(&mut self, now: Time) {
+        self.since = now;
         for pulse in [&mut self.ping, &mut self.text].into_iter().flatten() {
             pulse.asked = pulse.asked.map(|_| now);
+        }
+    }
+
+    /// The text could not be sent.
+    pub(crate) fn not_asked(&mut self) {
+        if let Some(pulse) = &mut self.text {
+            pulse.asked = None;
         }
     }
 
@@ -237,27 +252,21 @@ impl Liveness {
         self.round_trip = Some(now.since(asked));
         true
     }
-}
 
-fn breach(options: &LivenessOptions, heard: &Heard, now: Time) -> Option<Due> {
-    let barks = |limit: Option<Duration>, since: Time, watch: Watch| {
-        limit
-            .filter(|limit| now.since(since) >= *limit)
-            .map(|limit| Due::Breach(watch, limit))
-    };
-    let first = match heard.first_data {
-        None => barks(options.first_data, heard.opened, Watch::FirstData),
-        Some(_) => None,
-    };
-    first
-        .or_else(|| {
-            barks(
-                options.data,
-                heard.data.unwrap_or(heard.opened),
-                Watch::Data,
-            )
-        })
-        .or_else(|| barks(options.any_byte, heard.any_byte, Watch::AnyByte))
+    fn breach(&self, options: &LivenessOptions, heard: &Heard, now: Time) -> Option<Due> {
+        let barks = |limit: Option<Duration>, since: Time, watch: Watch| {
+            limit
+                .filter(|limit| now.since(since.max(self.since)) >= *limit)
+                .map(|limit| Due::Breach(watch, limit))
+        };
+        let first = match heard.data {
+            None => barks(options.first_data, heard.since, Watch::FirstData),
+            Some(_) => None,
+        };
+        first
+            .or_else(|| barks(options.data, heard.data.unwrap_or(heard.since), Watch::Data))
+            .or_else(|| barks(options.any_byte, heard.any_byte, Watch::AnyByte))
+    }
 }
 
 #[cfg(test)]
@@ -368,6 +377,33 @@ mod tests {
         );
         heard.message(at(27));
         assert_eq!(heard.data_span(), Some(seconds(20)));
+    }
+
+    /// After a time without reading, by this side's choice, every clock begins anew; what was heard, and
+    /// over how long, stays what it was.
+    #[test]
+    fn reading_again_starts_all_clocks_anew() {
+        let options = LivenessOptions {
+            any_byte: Some(seconds(20)),
+            data: Some(seconds(10)),
+            first_data: Some(seconds(5)),
+            ..LivenessOptions::default()
+        };
+        let (mut heard, mut entropy) = (Heard::open(at(0)), entropy());
+        let mut liveness = Liveness::new(&options, at(0), &mut entropy);
+        liveness.forgive(at(60));
+        assert_eq!(liveness.next(&options, &heard), Some(at(65)));
+        assert_eq!(liveness.due(&options, &heard, at(64), &mut entropy), None);
+        heard.message(at(61));
+        heard.any_byte = at(61);
+        assert_eq!(liveness.next(&options, &heard), Some(at(71)));
+        liveness.forgive(at(90));
+        assert_eq!(liveness.due(&options, &heard, at(99), &mut entropy), None);
+        assert_eq!(heard.data_span(), Some(seconds(0)));
+        assert_eq!(
+            liveness.due(&options, &heard, at(100), &mut entropy),
+            Some(Due::Breach(Watch::Data, seconds(10)))
+        );
     }
 
     #[test]

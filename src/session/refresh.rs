@@ -107,7 +107,7 @@ impl Life {
         let mut target = self.target.clone();
         let mut attempt = Attempt {
             number: self.attempt,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             target: &mut target,
         };
         catch_unwind(AssertUnwindSafe(|| change(&mut attempt)))

@@ -70,6 +70,26 @@ impl Counter {
     }
 }
 
+/// A small number that one thread writes and all may read.
+#[derive(Default)]
+pub(crate) struct Small(AtomicU32);
+
+impl Small {
+    /// For the one writer.
+    pub(crate) fn set(&self, number: u32) {
+        self.0.store(number, Relaxed);
+    }
+
+    /// For the one writer.
+    fn add(&self, number: u32) {
+        self.set(self.value().wrapping_add(number));
+    }
+
+    pub(crate) fn value(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+}
+
 /// A time that one thread writes and all may read: microseconds, rounded up, 71 minutes at most.
 #[derive(Default)]
 struct Micros(AtomicU32);
@@ -249,11 +269,13 @@ impl Rare {
 /// pointer for it.
 struct Seldom<T>(OnceLock<Box<T>>);
 
-impl<T: Default> Seldom<T> {
-    const fn new() -> Self {
+impl<T> Default for Seldom<T> {
+    fn default() -> Self {
         Self(OnceLock::new())
     }
+}
 
+impl<T: Default> Seldom<T> {
     fn make(&self) -> &T {
         self.0.get_or_init(Box::default)
     }
@@ -263,29 +285,36 @@ impl<T: Default> Seldom<T> {
     }
 }
 
+/// What there is to count of a connection once frames flow, or something out of the ordinary happens:
+/// nearly always that frames come in, so these counters are not boxed once more.
+#[derive(Default)]
+struct Busy {
+    inbound: FlowMeter,
+    outbound: Seldom<FlowMeter>,
+    rare: Seldom<Rare>,
+}
+
 /// What one connection publishes. There are very many, so it is small; and what changes with every
 /// turn stands together in front.
 #[repr(C)]
 pub(crate) struct ConnectionMeter {
     /// How far the connection has come; the reactor's own number.
-    pub(crate) state: Counter,
+    pub(crate) state: Small,
+    attempts: Small,
     queued: Counter,
     last_data: Counter,
     longest_turn: Counter,
     /// Through the socket. Of a connection that has seen no frame yet there is nothing else.
     received_bytes: Counter,
     sent_bytes: Counter,
-    inbound: Seldom<FlowMeter>,
-    outbound: Seldom<FlowMeter>,
-    rare: Seldom<Rare>,
-    attempts: Counter,
-    opens: Counter,
+    busy: Seldom<Busy>,
+    opened_at: Counter,
     /// When the stage of connecting under way began, and when all of them did.
     stage_since: Counter,
     attempt_since: Counter,
     /// How long each step took, the last time it was taken.
     stage_times: [Micros; Step::ALL.len()],
-    opened_at: Counter,
+    opens: Small,
     pub(crate) name: Option<Arc<str>>,
     /// Whom the connection is to. Behind a lock because a handler may ask for another; nobody else
     /// ever waits for it.
@@ -295,21 +324,19 @@ pub(crate) struct ConnectionMeter {
 impl ConnectionMeter {
     pub(crate) fn new(name: Option<Arc<str>>, url: Url) -> Self {
         Self {
-            state: Counter::new(),
+            state: Small::default(),
+            attempts: Small::default(),
             queued: Counter::new(),
             last_data: Counter::new(),
             longest_turn: Counter::new(),
             received_bytes: Counter::new(),
             sent_bytes: Counter::new(),
-            inbound: Seldom::new(),
-            outbound: Seldom::new(),
-            rare: Seldom::new(),
-            attempts: Counter::new(),
-            opens: Counter::new(),
+            busy: Seldom::default(),
+            opened_at: Counter::new(),
             stage_since: Counter::new(),
             attempt_since: Counter::new(),
             stage_times: Default::default(),
-            opened_at: Counter::new(),
+            opens: Small::default(),
             name,
             url: Mutex::new(url),
         }
@@ -342,7 +369,7 @@ impl ConnectionMeter {
         if inbound.socket_bytes > 0 {
             self.received_bytes.add(inbound.socket_bytes);
             if inbound.has_frames() {
-                self.inbound.make().add(inbound);
+                self.busy.make().inbound.add(inbound);
             }
             reactor.inbound.add(inbound);
             if inbound.messages > 0 {
@@ -355,21 +382,21 @@ impl ConnectionMeter {
         }
         // Frames written in this turn may reach the socket in a later one.
         if outbound.has_frames() {
-            self.outbound.make().add(outbound);
+            self.busy.make().outbound.make().add(outbound);
         }
         if outbound.socket_bytes > 0 || outbound.has_frames() {
             reactor.outbound.add(outbound);
         }
         if queued != self.queued.value() {
             self.queued.set(queued);
-            self.rare.make().queued_high.raise(queued);
+            self.busy.make().rare.make().queued_high.raise(queued);
             reactor.rare.queued_high.raise(queued);
         }
         if tally.steps != 0 {
             self.take_steps(reactor, tally, now_ns);
         }
         if tally.has_rare() {
-            self.rare.make().add(tally);
+            self.busy.make().rare.make().add(tally);
             reactor.rare.add(tally);
             if let Some(round_trip) = tally.round_trip_ns {
                 reactor.round_trips.record(round_trip);
@@ -379,13 +406,11 @@ impl ConnectionMeter {
     }
 
     fn take_steps(&self, reactor: &ReactorMeter, tally: &Tally, now_ns: u64) {
-        for (attempts, opens) in [
-            (&self.attempts, &self.opens),
-            (&reactor.attempts, &reactor.opens),
-        ] {
-            attempts.add(u64::from(tally.took(Step::Began)));
-            opens.add(u64::from(tally.took(Step::Opened)));
-        }
+        let (began, opened) = (tally.took(Step::Began), tally.took(Step::Opened));
+        self.attempts.add(u32::from(began));
+        self.opens.add(u32::from(opened));
+        reactor.attempts.add(u64::from(began));
+        reactor.opens.add(u64::from(opened));
         for step in Step::ALL.into_iter().filter(|step| tally.took(*step)) {
             if step == Step::Began {
                 self.attempt_since.set(now_ns);
@@ -396,7 +421,7 @@ impl ConnectionMeter {
             }
             self.stage_since.set(now_ns);
         }
-        if tally.took(Step::Opened) {
+        if opened {
             let took = now_ns - self.attempt_since.value();
             self.stage_times[Step::Began as usize].set(took);
             reactor.stages[Step::Began as usize].record(took);
@@ -412,12 +437,14 @@ impl ConnectionMeter {
         let times = &self.stage_times;
         let nanoseconds = Duration::from_nanos;
         let nothing = Rare::default();
-        let rare = self.rare.get().unwrap_or(&nothing);
+        let busy = self.busy.get();
+        let rare = busy.and_then(|busy| busy.rare.get());
+        let rare = rare.unwrap_or(&nothing);
         ConnectionStats {
-            received: traffic(&self.received_bytes, &self.inbound),
-            sent: traffic(&self.sent_bytes, &self.outbound),
-            attempts: self.attempts.value(),
-            opens: self.opens.value(),
+            received: traffic(&self.received_bytes, busy.map(|busy| &busy.inbound)),
+            sent: traffic(&self.sent_bytes, busy.and_then(|busy| busy.outbound.get())),
+            attempts: u64::from(self.attempts.value()),
+            opens: u64::from(self.opens.value()),
             disconnects: rare.disconnects.value(),
             reconnects: rare.reconnects(),
             drops: rare.drops.value(),
@@ -440,8 +467,8 @@ impl ConnectionMeter {
     }
 }
 
-fn traffic(bytes: &Counter, rest: &Seldom<FlowMeter>) -> Traffic {
-    let rest = rest.get().map(FlowMeter::snapshot);
+fn traffic(bytes: &Counter, rest: Option<&FlowMeter>) -> Traffic {
+    let rest = rest.map(FlowMeter::snapshot);
     Traffic {
         socket_bytes: bytes.value(),
         ..rest.unwrap_or_default()
@@ -469,6 +496,11 @@ pub(crate) struct ReactorMeter {
 }
 
 impl ReactorMeter {
+    /// Something was dropped that belongs to no connection any more.
+    pub(crate) fn lost(&self) {
+        self.rare.drops.add(1);
+    }
+
     /// A turn of the loop is over.
     pub(crate) fn turn(&self, events: u64, busy_ns: u64) {
         self.turns.add(1);
@@ -593,14 +625,13 @@ mod tests {
 
     #[test]
     fn a_connection_that_nothing_happens_to_is_small() {
-        assert!(size_of::<ConnectionMeter>() <= 256);
+        assert!(size_of::<ConnectionMeter>() <= 152);
         let (connection, reactor, mut tally) = meters();
         tally.outbound.socket_bytes = 200;
         tally.inbound.socket_bytes = 150;
         tally.note(Kind::Connected);
         connection.publish(&reactor, &mut tally, 1, 0);
-        assert!(connection.outbound.get().is_none() && connection.inbound.get().is_none());
-        assert!(connection.rare.get().is_none());
+        assert!(connection.busy.get().is_none());
         let stats = connection.snapshot();
         assert_eq!(
             (stats.sent.socket_bytes, stats.received.socket_bytes),
