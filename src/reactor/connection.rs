@@ -468,8 +468,8 @@ impl Connection {
             life.plan_end(reason);
             return;
         }
-        let last = reason.is_handler_failure() || life.unwanted || shared.is_shutting_down();
-        let policy = if last { None } else { by_policy };
+        let last = reason.is_handler_failure() || shared.is_shutting_down();
+        let policy = by_policy.filter(|_| !last && !life.unwanted);
         let decision = self.core.on_disconnect(&mut shared.turn, &reason, policy);
         shared.turn.frames.clear();
         let life = &mut self.core.session.life;

@@ -156,6 +156,7 @@ impl Life {
             return;
         };
         self.stage = Stage::BackOff;
+        self.unwanted = false;
         self.deadline = Some(output.now.after(delay));
         let nanoseconds = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         self.record(output, Kind::ReconnectScheduled, |time, id| {
