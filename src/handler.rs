@@ -569,7 +569,8 @@ impl Context<'_> {
         self.life.timers.cancel(timer)
     }
 
-    /// Sets how much of this connection is recorded from now on.
+    /// Sets how much of this connection is recorded from now on, unless the environment has said it, see
+    /// [`VARIABLE`](crate::sinks::VARIABLE).
     pub fn set_trace(&mut self, level: Level) {
         self.life.set_level(&mut self.output, level);
     }

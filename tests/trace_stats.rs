@@ -226,6 +226,22 @@ fn what_waits_is_counted() {
     assert_eq!((stats.queued_bytes, stats.queued_commands), (0, 0));
 }
 
+/// Names may come from anywhere; the table is printed on terminals.
+#[test]
+fn a_name_in_the_table_of_connections_is_one_line_of_visible_characters() {
+    let mut rig = Rig::new();
+    let remote = rig.reactor.remote();
+    let server = Server::echo(Transport::Plain);
+    let request = server.request().name("\u{1b}[2J it's\n\u{202e}\"me\"");
+    rig.connect(request, Recorder::new());
+    let table = remote.connections().to_string();
+    assert_eq!(table.lines().count(), 2, "{table:?}");
+    let shown = "\\u{1b}[2J it's\\n\\u{202e}\"me\"@127.0.0.1";
+    assert!(table.contains(shown), "{table:?}");
+    remote.shutdown(PATIENCE).expect("it runs");
+    rig.run();
+}
+
 #[test]
 fn the_slowest_handler_is_named() {
     let server = Server::start(Transport::Plain, |_, mut peer| {

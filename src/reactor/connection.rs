@@ -85,7 +85,7 @@ impl Connection {
         let meter = Arc::new(meter);
         shared.central.slots().register(id, &meter);
         let mut life = Life::new(id.0, request.target, shared.level, shared.turn.now);
-        life.level = shared.forced_level.unwrap_or(life.level);
+        life.level = shared.turn.trace.forced_level().unwrap_or(life.level);
         Self {
             core: Core {
                 handler,

@@ -141,8 +141,6 @@ struct Shared {
     /// Connections that have more to read than their share of the last turn.
     ready: Vec<ConnectionId>,
     level: Level,
-    /// The environment's, which overrules the requests.
-    forced_level: Option<Level>,
     sockets: u32,
     lookups: u64,
     /// When those still there are to be dropped.
@@ -503,7 +501,8 @@ impl Reactor {
                 written,
             } => {
                 if !self.has(id) {
-                    let level = self.shared.forced_level.unwrap_or(self.shared.level);
+                    let forced = self.shared.turn.trace.forced_level();
+                    let level = forced.unwrap_or(self.shared.level);
                     self.shared.turn.lose(id, level, &message);
                 }
                 self.with(id, |connection, shared| {

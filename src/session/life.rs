@@ -213,8 +213,12 @@ impl Life {
         }
     }
 
-    /// Changes the trace level; the change itself is recorded, and so is the gap before it.
+    /// Changes the trace level; the change itself is recorded, and so is the gap before it. Where the environment
+    /// has set one, that stays: who set it cannot change what the program asks for here.
     pub(crate) fn set_level(&mut self, output: &mut Output<'_>, level: Level) {
+        if output.trace.forced_level().is_some() {
+            return;
+        }
         // One that ends all recording is the last that is recorded.
         let recorded = if level == Level::Off {
             self.level

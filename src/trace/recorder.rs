@@ -23,6 +23,8 @@ pub(crate) struct Recorder {
     started: SystemTime,
     /// Lent to the handler whose connection has ended.
     last_events: Vec<Event>,
+    /// The level of all connections, whatever else is asked for.
+    forced_level: Option<Level>,
 }
 
 /// Room for so many events is kept, 8 KiB of it: more than a life without its frames usually has.
@@ -37,7 +39,17 @@ impl Recorder {
             tapped: print,
             started,
             last_events: Vec::new(),
+            forced_level: None,
         }
+    }
+
+    /// From here on this is the level of all connections, if it is one.
+    pub(crate) fn force_level(&mut self, level: Option<Level>) {
+        self.forced_level = level;
+    }
+
+    pub(crate) fn forced_level(&self) -> Option<Level> {
+        self.forced_level
     }
 
     /// Adds a sink.
@@ -125,6 +137,8 @@ impl Recorder {
                 event: *event,
                 name: name.cloned(),
                 started: self.started,
+                reactor: 0,
+                missed: 0,
             });
         }
     }
