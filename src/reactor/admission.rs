@@ -32,7 +32,7 @@ impl Reactor {
                 return;
             };
             self.with(id, |connection, shared| {
-                if mem::take(&mut connection.ready) {
+                if mem::take(&mut connection.core.ready) {
                     connection.handle_handshake(shared);
                 }
             });
@@ -44,8 +44,10 @@ impl Connection {
     /// An attempt is due: it begins, or waits to be admitted.
     pub(super) fn ask(&mut self, shared: &mut Shared) {
         let host = self.core.session.life.target.url.host_str();
-        let permit = shared.gate.ask(host, self.core.session.life.id, shared.turn.now);
-        self.permit = permit;
+        let permit = shared
+            .gate
+            .ask(host, self.core.session.life.id, shared.turn.now);
+        self.permit = Some(Box::new(permit));
         if let Permit::Admitted { .. } = permit {
             self.begin_attempt(shared, Duration::ZERO);
             return;
@@ -58,7 +60,7 @@ impl Connection {
     /// It was this one's turn.
     fn begin(&mut self, shared: &mut Shared, admitted: &Admitted) {
         debug_assert_eq!(self.life().stage, Stage::Queued);
-        self.permit = admitted.permit;
+        self.permit = Some(Box::new(admitted.permit));
         self.begin_attempt(shared, admitted.waited);
     }
 
@@ -85,8 +87,8 @@ impl Connection {
             | Stage::BackOff
             | Stage::Ended => false,
         };
-        if !needed {
-            shared.gate.give_back(mem::take(&mut self.permit));
+        if !needed && let Some(permit) = self.permit.take() {
+            shared.gate.give_back(*permit);
         }
     }
 
@@ -103,8 +105,8 @@ impl Connection {
     /// The TLS handshake is to begin, or to go on.
     #[cfg(feature = "tls")]
     pub(super) fn queue_handshake(&mut self, shared: &mut Shared) {
-        if !self.ready {
-            self.ready = true;
+        if !self.core.ready {
+            self.core.ready = true;
             shared.handshakes.push_back(self.core.id());
         }
     }

@@ -42,15 +42,11 @@ pub(super) struct Connection {
     pub(super) token: Token,
     /// The entry in the timers that counts.
     pub(super) armed: Option<Time>,
-    /// Reading was paused when the last turn ended.
-    pub(super) paused: bool,
-    /// On the ready list: there is more to read than a turn's share. Or, while TLS is agreed on, in the
-    /// queue of handshakes.
-    pub(super) ready: bool,
     /// Who waits until a message is written, in the order of the messages.
     pub(super) unwritten: Option<Box<Waiters>>,
     pub(super) supervisor: Option<Box<Supervisor>>,
-    pub(super) permit: Permit,
+    /// There while it is on its way to an open connection, or waits to be.
+    pub(super) permit: Option<Box<Permit>>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<TlsConfig>,
 }
@@ -103,6 +99,8 @@ impl Connection {
                 },
                 casts: Casts::default(),
                 published,
+                paused: false,
+                ready: false,
                 opened: None,
                 meter,
             },
@@ -110,11 +108,9 @@ impl Connection {
             approach: None,
             token: super::NO_TOKEN,
             armed: None,
-            paused: false,
-            ready: false,
             unwritten: None,
             supervisor: None,
-            permit: Permit::None,
+            permit: None,
             #[cfg(feature = "tls")]
             tls: request.tls,
         }
@@ -347,7 +343,7 @@ impl Connection {
         while self.life().stage == Stage::Over {
             self.finish(shared);
         }
-        if self.permit != Permit::None {
+        if self.permit.is_some() {
             self.settle_permit(shared);
         }
         let life = &self.core.session.life;
@@ -359,11 +355,11 @@ impl Connection {
         let life = &self.core.session.life;
         // What has arrived while reading was paused gives no new edge.
         let paused = life.paused && life.stage == Stage::Open;
-        if self.paused && !paused && !self.ready {
-            self.ready = true;
+        if self.core.paused && !paused && !self.core.ready {
+            self.core.ready = true;
             shared.ready.push(self.core.id());
         }
-        self.paused = paused;
+        self.core.paused = paused;
         // What is due at once has the next turn, after the others had this one: a handler that arms
         // a timer without delay again and again, or a server that refuses at once, would keep it.
         let soonest = shared.turn.now.after(Duration::from_nanos(1));

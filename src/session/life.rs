@@ -93,9 +93,6 @@ pub(crate) struct Life {
     pub(super) deflate: Option<Box<Agreed>>,
     pub(crate) timers: Timers,
     pub(crate) target: Target,
-    /// The target as it was built, while an attempt is made with a refreshed one or another server
-    /// is tried after a redirect.
-    pub(super) built: Option<Box<Target>>,
     /// Redirects followed in this attempt.
     pub(super) redirects: u8,
     /// The attempt under way.
@@ -111,8 +108,6 @@ pub(crate) struct Life {
     pub(crate) batch: bool,
     /// The queue has reached its high-water mark, and not yet fallen to the low one.
     pub(crate) high_water: bool,
-    /// Why the connection ends, once that is known.
-    pub(super) ending: Option<Box<DisconnectReason>>,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
     /// What few connections have.
@@ -138,7 +133,6 @@ impl Life {
             deflate: None,
             timers: Timers::default(),
             target,
-            built: None,
             redirects: 0,
             reach: None,
             heard: Heard::default(),
@@ -147,7 +141,6 @@ impl Life {
             paused: false,
             batch: false,
             high_water: false,
-            ending: None,
             clean: false,
             aside: None,
         }
@@ -436,7 +429,7 @@ impl Life {
 
     /// Nothing more to say: the TCP connection is to be dropped.
     pub(super) fn end_with(&mut self, reason: DisconnectReason) {
-        self.ending = Some(Box::new(reason));
+        self.set_ending(reason);
         self.deadline = None;
         self.stage = Stage::Over;
     }
@@ -451,13 +444,10 @@ impl Life {
             if matches!(self.stage, Stage::Closing | Stage::Closed) {
                 self.record(output, Kind::ForcedClosed, Event::forced_closed);
             }
-            let reason = self.ending.take().map_or(
-                DisconnectReason::Local {
-                    code: None,
-                    reason: String::new(),
-                },
-                |reason| *reason,
-            );
+            let reason = self.take_ending().unwrap_or(DisconnectReason::Local {
+                code: None,
+                reason: String::new(),
+            });
             self.end_with(reason);
         }
     }

@@ -252,13 +252,7 @@ fn breach(options: &LivenessOptions, heard: &Heard, now: Time) -> Option<Due> {
         Some(_) => None,
     };
     first
-        .or_else(|| {
-            barks(
-                options.data,
-                heard.data.unwrap_or(heard.since),
-                Watch::Data,
-            )
-        })
+        .or_else(|| barks(options.data, heard.data.unwrap_or(heard.since), Watch::Data))
         .or_else(|| barks(options.any_byte, heard.any_byte, Watch::AnyByte))
 }
 
