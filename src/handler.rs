@@ -527,6 +527,35 @@ impl Context<'_> {
         self.life.close(&mut self.output, Some(close))
     }
 
+    /// Ends the connection at once, without the closing handshake: the TCP connection is closed, and the
+    /// peer finds that it has ended without a Close frame, which it calls 1006 (RFC 6455 §7.1.5). For a
+    /// peer that is not worth waiting for; everywhere else [`close`](Self::close) is better manners.
+    ///
+    /// Lost are output that waits, what this turn has sent, and messages that were read already but not
+    /// delivered. The next callback is [`on_disconnect`](Handler::on_disconnect), with
+    /// [`DisconnectReason::Local`] and no code; of a connection that was closing it is the reason that it
+    /// was closing for. A connection aborted from this side is not opened again by policy.
+    ///
+    /// While the connection is not open, this is `close`.
+    ///
+    /// ```
+    /// use websockex::{Context, Handler, HandlerResult, Message};
+    ///
+    /// struct First;
+    ///
+    /// impl Handler for First {
+    ///     fn on_message(&mut self, cx: &mut Context<'_>, message: Message<'_>) -> HandlerResult {
+    ///         println!("{message:?}");
+    ///         // One was wanted; whatever came with it is not delivered.
+    ///         cx.abort();
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn abort(&mut self) {
+        self.life.abort(&mut self.output);
+    }
+
     /// Arms a timer: [`Handler::on_timer`] is called once, not before `delay` has passed. Arming it
     /// again moves it.
     pub fn set_timer(&mut self, timer: TimerId, delay: Duration) {

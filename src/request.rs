@@ -69,6 +69,7 @@ impl Request {
 
     /// Can the opening handshake be written?
     pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.target.options.timeouts.check()?;
         Ok(self.target.request_head(None).validate()?)
     }
 
@@ -438,7 +439,7 @@ impl Request {
     }
 
     /// Ends [`Reactor::run`](crate::Reactor::run) with [`Error::Ended`] when this connection ends for
-    /// good in any way but a close from this side, or one of the peer's with 1000 or 1001. The other
+    /// good in any way but a close from this side, or one of the peer's with 1000, 1001 or no code. The other
     /// connections are still there then.
     #[must_use]
     pub fn linked(mut self) -> Self {

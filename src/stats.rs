@@ -21,7 +21,7 @@ pub(crate) mod snapshot;
 pub(crate) mod tally;
 
 pub use histogram::Histogram;
-pub use prometheus::Prometheus;
+pub use prometheus::{Prometheus, prometheus};
 pub use snapshot::{
     ConnectionStats, FrameCounts, ReactorStats, ReconnectCounts, RoundTrips, SlowTurn, StageTimes,
     Traffic,

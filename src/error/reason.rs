@@ -40,7 +40,7 @@ pub enum DisconnectReason {
     /// It was closed from this side: by the handler, by a [`Remote`](crate::Remote), or because the
     /// reactor shut down.
     Local {
-        /// The code that was sent, if one was.
+        /// The code that was sent, if one was; none after an [abort](crate::Context::abort).
         code: Option<CloseCode>,
         /// The reason that was sent.
         reason: String,
@@ -73,9 +73,8 @@ impl DisconnectReason {
     /// 1005 if it said nothing, 1006 if there was none.
     pub fn close_code(&self) -> CloseCode {
         match self {
-            Self::Local { code, .. } | Self::Remote { code, .. } => {
-                code.unwrap_or(CloseCode::NO_STATUS)
-            }
+            Self::Local { code, .. } => code.unwrap_or(CloseCode::ABNORMAL),
+            Self::Remote { code, .. } => code.unwrap_or(CloseCode::NO_STATUS),
             Self::Failed(Error::Protocol(error)) => error.close_code(),
             Self::Failed(Error::Handler(_) | Error::HandlerPanicked(_)) => {
                 CloseCode::INTERNAL_ERROR

@@ -9,12 +9,15 @@
 //!
 //! Both fail at the first byte that no valid text could have in its place, even in the middle of a
 //! sequence whose end has not arrived. Market data is nearly all ASCII, so the ASCII at the start is
-//! skipped in wide blocks; what follows it goes to `simdutf8`, or without that feature to the
-//! standard library.
+//! skipped in wide blocks. What follows it is for the vectors of `x86_64.rs` there, and elsewhere for
+//! `simdutf8`, or without that feature for the standard library.
 #![allow(
     unsafe_code,
-    reason = "a `str` of bytes just found valid; a function compiled for AVX2"
+    reason = "a `str` of bytes just found valid; functions compiled for what was detected"
 )]
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 use std::fmt;
 
@@ -237,26 +240,44 @@ fn open_suffix(bytes: &[u8]) -> usize {
 /// Validates `bytes`, of which the first `ascii` are known to be ASCII.
 #[inline(never)]
 fn validate_from(bytes: &[u8], ascii: usize) -> Result<(), InvalidUtf8> {
-    #[cfg(feature = "simdutf8")]
-    let is_valid =
-        simdutf8::basic::from_utf8(&bytes[whole_blocks_from(bytes.len(), ascii)..]).is_ok();
-    #[cfg(not(feature = "simdutf8"))]
-    let is_valid = std::str::from_utf8(&bytes[ascii..]).is_ok();
-    if is_valid {
+    if is_valid(bytes, ascii) {
         Ok(())
     } else {
         Err(first_bad_byte(bytes, ascii))
     }
 }
 
-/// Where to start `simdutf8` so that it gets whole blocks, if some of the ASCII makes up for what
-/// lacks: it copies a part of a block to a buffer first, and goes byte by byte below a block.
-#[cfg(feature = "simdutf8")]
-fn whole_blocks_from(length: usize, ascii: usize) -> usize {
+#[cfg(target_arch = "x86_64")]
+fn is_valid(bytes: &[u8], ascii: usize) -> bool {
+    match x86_64::is_valid(bytes, ascii) {
+        Some(is_valid) => is_valid && !is_open(bytes),
+        None => std::str::from_utf8(&bytes[ascii..]).is_ok(),
+    }
+}
+
+/// Do these bytes, otherwise valid and not fewer than three, end inside a code point? What
+/// [`open_suffix`] says as well, without a branch.
+#[cfg(target_arch = "x86_64")]
+fn is_open(bytes: &[u8]) -> bool {
+    let [.., third, second, first] = *bytes else {
+        return false;
+    };
+    (first >= 0xC0) | (second >= 0xE0) | (third >= 0xF0)
+}
+
+#[cfg(all(not(target_arch = "x86_64"), not(feature = "simdutf8")))]
+fn is_valid(bytes: &[u8], ascii: usize) -> bool {
+    std::str::from_utf8(&bytes[ascii..]).is_ok()
+}
+
+/// Starts `simdutf8` so that it gets whole blocks, if some of the ASCII makes up for what lacks: it
+/// copies a part of a block to a buffer first, and goes byte by byte below a block.
+#[cfg(all(not(target_arch = "x86_64"), feature = "simdutf8"))]
+fn is_valid(bytes: &[u8], ascii: usize) -> bool {
     const BLOCK: usize = 64;
-    length
-        .checked_sub((length - ascii).next_multiple_of(BLOCK))
-        .unwrap_or(ascii)
+    let whole = (bytes.len() - ascii).next_multiple_of(BLOCK);
+    let start = bytes.len().checked_sub(whole).unwrap_or(ascii);
+    simdutf8::basic::from_utf8(&bytes[start..]).is_ok()
 }
 
 /// Finds the byte at which `bytes`, known to be invalid, fails. Runs once for a connection, so that
@@ -324,31 +345,23 @@ fn are_ends_ascii<const N: usize>(bytes: &[u8]) -> bool {
 
 /// For more than [`SHORT`] bytes.
 fn ascii_prefix_long(bytes: &[u8]) -> usize {
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the line above found AVX2.
-        return unsafe { ascii_prefix_avx2(bytes) };
+        return unsafe { x86_64::ascii_prefix(bytes) };
     }
-    ascii_prefix_blocks::<64>(bytes)
+    ascii_prefix_blocks::<64>(bytes, |_| {})
 }
 
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-#[target_feature(enable = "avx2")]
-fn ascii_prefix_avx2(bytes: &[u8]) -> usize {
-    if bytes.len() <= 256 {
-        ascii_prefix_blocks::<128>(bytes)
-    } else {
-        ascii_prefix_blocks::<256>(bytes)
-    }
-}
-
-/// Whole blocks, and a last one that may overlap them.
+/// Whole blocks, and a last one that may overlap them. `ahead` is told of each block before it is
+/// looked at.
 #[inline(always)]
-fn ascii_prefix_blocks<const N: usize>(bytes: &[u8]) -> usize {
+fn ascii_prefix_blocks<const N: usize>(bytes: &[u8], ahead: impl Fn(&[u8; N])) -> usize {
     // Without an early exit, so that the compiler sees one OR over vector registers.
     let is_ascii = |block: &[u8; N]| block.iter().fold(0, |all, byte| all | byte) < 0x80;
     let (blocks, _) = bytes.as_chunks::<N>();
     for (i, block) in blocks.iter().enumerate() {
+        ahead(block);
         if !is_ascii(block) {
             return i * N;
         }
@@ -550,11 +563,11 @@ mod tests {
             for bad in (0..length).step_by(13).chain([length - 1]) {
                 let mut bytes = vec![b'a'; length];
                 assert_eq!(ascii_prefix_long(&bytes), length);
-                assert_eq!(ascii_prefix_blocks::<64>(&bytes), length);
+                assert_eq!(ascii_prefix_blocks::<64>(&bytes, |_| {}), length);
                 bytes[bad] = 0x80;
                 assert!(ascii_prefix_long(&bytes) <= bad, "{bad} of {length}");
                 assert!(
-                    ascii_prefix_blocks::<64>(&bytes) <= bad,
+                    ascii_prefix_blocks::<64>(&bytes, |_| {}) <= bad,
                     "{bad} of {length}"
                 );
             }

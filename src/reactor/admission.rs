@@ -15,7 +15,9 @@ use std::time::Duration;
 impl Reactor {
     /// Lets the attempts begin whose turn it is.
     pub(super) fn handle_admission(&mut self) {
-        while let Some(admitted) = self.shared.gate.next(self.shared.turn.now) {
+        // Not the time that it takes: others have their turn.
+        let now = self.shared.turn.now;
+        while let Some(admitted) = self.shared.gate.next(now) {
             let id = ConnectionId(admitted.id);
             self.with(id, |connection, shared| {
                 connection.begin(shared, &admitted);
@@ -119,8 +121,11 @@ impl Connection {
             let (mut output, _) = shared.turn.split(None);
             self.life().fail(&mut output, error);
         }
-        // Also if it has only begun: what came before is not announced again (pitfall 22).
-        self.receive(shared);
+        // Also if it has only begun: what was announced before is not announced again (pitfall 22). But a
+        // server has nothing to say before it is spoken to.
+        if self.link.as_ref().is_some_and(|link| link.readable) {
+            self.receive(shared);
+        }
     }
 
     /// Is it connected, and has not begun with TLS? What the peer may say by now is not for anybody

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, io};
 
 /// Events taken from the kernel at a time.
-const EVENTS: usize = 1024;
+pub(super) const EVENTS: usize = 1024;
 
 /// The shared receive buffer, in bytes. TLS needs room for a whole handshake message with its
 /// records, which may have 64 KiB (a long chain of certificates) and a bit; beyond that, size saves
@@ -225,6 +225,7 @@ impl ReactorBuilder {
         let turn = Turn {
             central: Arc::clone(&central),
             clock: Clock::starting_at(start),
+            began: Time::ZERO,
             now: Time::ZERO,
             tally: Tally::default(),
             lap: Time::ZERO,

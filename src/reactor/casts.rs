@@ -108,6 +108,6 @@ impl Core {
 }
 
 /// Drops what is not ours; its destructor is foreign code.
-fn discard<T>(foreign: T) {
+pub(super) fn discard<T>(foreign: T) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(foreign)));
 }

@@ -5,7 +5,7 @@ use crate::error::{BoxError, Error};
 use crate::handler::{ConnectionId, Handler};
 use crate::request::IntoRequest;
 use std::fmt;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -31,10 +31,15 @@ use std::time::Duration;
 /// # }
 /// ```
 ///
-/// Dropping it shuts the reactor down and waits for it, at most for [`Client::PATIENCE`].
+/// Dropping it shuts the reactor down and waits for it: connections have [`Client::PATIENCE`] to close,
+/// and a callback that does not return is waited for that long again.
+///
+/// A handler, too, may own it: dropped on the reactor's own thread it shuts down without waiting.
 pub struct Client {
     remote: Remote,
-    thread: Option<JoinHandle<Result<(), Error>>>,
+    thread: Option<JoinHandle<()>>,
+    /// What the run has come to.
+    outcome: Receiver<Result<(), Error>>,
 }
 
 impl Client {
@@ -58,6 +63,7 @@ impl Client {
     pub fn start_with(builder: ReactorBuilder) -> Result<Self, Error> {
         let builder = builder.stay_alive(true);
         let (sender, receiver) = sync_channel(1);
+        let (end, outcome) = sync_channel(1);
         // Made on its own thread, because handlers that stay on one need not be sent to another.
         let body = move || {
             let built = builder.build().and_then(|mut reactor| {
@@ -69,7 +75,7 @@ impl Client {
                 Ok(reactor) => reactor,
                 Err(error) => {
                     let _ = sender.send(Err(error));
-                    return Ok(());
+                    return;
                 }
             };
             let _ = sender.send(Ok(reactor.remote()));
@@ -80,7 +86,8 @@ impl Client {
                 let _ = reactor.remote().shutdown(Self::PATIENCE);
                 while let Err(Error::Ended { .. }) = reactor.run() {}
             }
-            result
+            drop(reactor);
+            let _ = end.send(result);
         };
         let thread = thread::Builder::new()
             .name("websockex".to_owned())
@@ -92,6 +99,7 @@ impl Client {
         Ok(Self {
             remote,
             thread: Some(thread),
+            outcome,
         })
     }
 
@@ -118,6 +126,7 @@ impl Client {
     ///
     /// # Errors
     /// What the reactor's run came to: [`Error::Ended`] if a linked connection had ended it.
+    /// [`Error::Refused`]: a callback does not return; its thread is left alone.
     pub fn shutdown(mut self) -> Result<(), Error> {
         self.end()
     }
@@ -128,10 +137,23 @@ impl Client {
         };
         // Refused only if it has ended already.
         let _ = self.remote.shutdown(Self::PATIENCE);
-        thread.join().unwrap_or_else(|_| {
-            let panicked: BoxError = "the reactor's thread panicked".into();
-            Err(Error::Handler(panicked))
-        })
+        if thread.thread().id() == thread::current().id() {
+            return Ok(());
+        }
+        // Connections have their time, and then the reactor some to drop those that are left.
+        match self.outcome.recv_timeout(2 * Self::PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => Err(Error::Refused(
+                "a callback does not return, and the reactor with it",
+            )),
+            Ok(outcome) => {
+                let _ = thread.join();
+                outcome
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let panicked: BoxError = "the reactor's thread panicked".into();
+                Err(Error::Handler(panicked))
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::Shared;
 use super::connection::Connection;
 use super::link::Link;
 use super::resolver::Waiter;
+use super::system::Readiness;
 use crate::error::Error;
 use crate::session::{Session, Step};
 #[cfg(feature = "tls")]
@@ -88,7 +89,8 @@ impl Connection {
     }
 
     /// A socket that tries to connect was reported; true when it has, and so has won the race.
-    pub(super) fn handle_racer(&mut self, shared: &mut Shared, token: Token) -> bool {
+    pub(super) fn handle_racer(&mut self, shared: &mut Shared, readiness: Readiness) -> bool {
+        let token = readiness.token;
         // Pitfall 24: an event of a socket that is gone finds nobody here.
         let Some(approach) = &mut self.approach else {
             return false;
@@ -97,7 +99,7 @@ impl Connection {
         let Some(racer) = racers.iter().position(|racer| racer.token == token) else {
             return false;
         };
-        let Some(outcome) = racers[racer].link.connected() else {
+        let Some(outcome) = racers[racer].link.connected(readiness) else {
             return false;
         };
         let Racer {
@@ -199,5 +201,11 @@ impl Connection {
                 }
             });
         self.begin_upgrade(shared);
+        if let Some(link) = &mut self.link {
+            // With the end of TLS's handshake, which waits in the link.
+            link.send_frames(shared.turn.frames.as_slice(), &mut shared.spare);
+            link.flush(&mut shared.spare);
+            shared.turn.frames.clear();
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
 use crate::session::admission::Permit;
-use crate::session::aside::{Comeback, Whereabouts};
+use crate::session::aside::Comeback;
 use crate::session::backlog::Backlog;
 use crate::session::outbound::Compression;
 use crate::session::{Inbound, Life, Session, Stage, Target, Time, Wire};
@@ -27,6 +27,7 @@ use crate::tls::TlsConfig;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
 use mio::Token;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,15 +50,6 @@ pub(super) struct Connection {
     pub(super) permit: Option<Box<Permit>>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<TlsConfig>,
-}
-
-/// Somebody who waits until the socket has a message.
-pub(super) struct Unwritten {
-    /// The number of the message, if it was put aside.
-    aside: Option<u64>,
-    /// The last byte of it, counted as [`Link::handed`] counts, once it is in the link.
-    end: Option<u64>,
-    written: Written,
 }
 
 /// What outlives a connection that supervision starts anew.
@@ -122,11 +114,12 @@ impl Connection {
 
     /// The poll reported the socket.
     pub(super) fn handle_event(&mut self, shared: &mut Shared, readiness: Readiness) {
-        if readiness.token != self.token && !self.handle_racer(shared, readiness.token) {
+        if readiness.token != self.token && !self.handle_racer(shared, readiness) {
             return;
         }
         if let Some(link) = &mut self.link {
             link.peer_ended |= readiness.ended;
+            link.readable |= readiness.readable;
         }
         if readiness.writable {
             self.flush(shared);
@@ -140,6 +133,10 @@ impl Connection {
     pub(super) fn handle_deadline(&mut self, shared: &mut Shared) {
         // No more than were armed at first: a handler that arms one with no delay gets it next turn.
         for _ in 0..self.life().timers.armed() {
+            // Another one has aborted it: it is told of that first.
+            if self.life().stage == Stage::Over {
+                break;
+            }
             let Some(timer) = self.core.session.life.timers.take_due(shared.turn.now) else {
                 break;
             };
@@ -200,12 +197,7 @@ impl Connection {
             let (opcode, payload) = (message.opcode(), message.as_bytes());
             result = life.send(output, None, Compression::BySize, opcode, payload);
             if let Err(error) = result {
-                let counted = matches!(error, SendError::Full { .. } | SendError::HoldFull);
-                output.tally.drops += u64::from(!counted);
-                let length = payload.len() as u64;
-                life.record(output, Kind::SendDropped, |time, id| {
-                    TraceEvent::send_dropped(time, id, opcode as u8, length, error)
-                });
+                life.note_drop(output, opcode, payload.len(), error);
             }
         });
         match (written, result) {
@@ -214,15 +206,11 @@ impl Connection {
             (Some(written), Err(error)) => drop(written.try_send(Err(error))),
             (Some(written), Ok(())) => {
                 let number = self.life().entered();
-                let aside = (number != entered).then_some(number);
-                let end = None;
                 let waiters = self.unwritten.get_or_insert_default();
-                waiters.list.push(Unwritten {
-                    aside,
-                    end,
-                    written,
-                });
-                if aside.is_some() {
+                if number == entered {
+                    waiters.sent.push(written);
+                } else {
+                    waiters.aside.insert(number, written);
                     self.life().watch(true);
                 }
             }
@@ -270,9 +258,14 @@ impl Connection {
         });
     }
 
-    /// Drops the connection now, for the reason it was closing for.
+    /// Ends from this side, without the closing handshake.
     pub(super) fn abort(&mut self, shared: &mut Shared) {
         self.with_output(shared, Life::abort);
+    }
+
+    /// Drops the connection now, for the reason it was closing for: the shutdown has taken too long.
+    pub(super) fn handle_drain_deadline(&mut self, shared: &mut Shared) {
+        self.with_output(shared, Life::handle_drain_deadline);
     }
 
     /// Changes the trace level.
@@ -471,7 +464,7 @@ impl Connection {
             life.plan_end(reason);
             return;
         }
-        let last = reason.is_handler_failure() || shared.is_shutting_down();
+        let last = reason.is_handler_failure() || life.unwanted || shared.is_shutting_down();
         let policy = if last { None } else { by_policy };
         let decision = self.core.on_disconnect(&mut shared.turn, &reason, policy);
         shared.turn.frames.clear();
@@ -546,62 +539,69 @@ impl Connection {
         let watched = self
             .unwritten
             .as_ref()
-            .is_some_and(|waiters| !waiters.list.is_empty());
+            .is_some_and(|waiters| !waiters.aside.is_empty());
         let life = self.life();
         life.succeed(reason, held, entered);
         life.watch(watched);
     }
 }
 
-/// Boxed together: a connection that nobody ever waited for pays a pointer.
+/// Who waits until the socket has a message. Boxed together: a connection that nobody ever waited for
+/// pays a pointer.
 #[derive(Default)]
 pub(super) struct Waiters {
-    list: Vec<Unwritten>,
+    /// For messages that were put aside, by their numbers.
+    aside: BTreeMap<u64, Written>,
+    /// For messages that left in this turn.
+    sent: Vec<Written>,
+    /// For messages in the link, each with its last byte, counted as [`Link::handed`] counts, in order.
+    queued: VecDeque<(u64, Written)>,
 }
 
 impl Waiters {
     /// Tells those who wait for messages that the socket has by now.
     fn tell(&mut self, life: &mut Life, link: &Link) {
+        self.note_outcomes(life);
         // With an error nobody knows what the socket has; the connection ends with it.
-        if self.list.is_empty() || link.has_failed() {
+        if link.has_failed() {
             return;
         }
         let end = link.handed + link.queued() as u64;
-        self.answer(life, |waiting| {
-            (*waiting.end.get_or_insert(end) <= link.handed).then_some(Ok(()))
-        });
+        let sent = self.sent.drain(..).map(|written| (end, written));
+        self.queued.extend(sent);
+        while let Some((_, written)) = self.queued.pop_front_if(|(end, _)| *end <= link.handed) {
+            answer(&written, Ok(()));
+        }
     }
 
     /// There is no socket any more: only what is held for the next open still has a chance.
     fn give_up(&mut self, life: &mut Life) {
-        self.answer(life, |_| Some(Err(SendError::Gone)));
+        self.note_outcomes(life);
+        let queued = self.queued.drain(..).map(|(_, written)| written);
+        for written in queued.chain(self.sent.drain(..)) {
+            answer(&written, Err(SendError::Gone));
+        }
     }
 
-    /// Answers those whose message is no longer aside and of which `outcome` knows what became.
-    fn answer(
-        &mut self,
-        life: &mut Life,
-        mut outcome: impl FnMut(&mut Unwritten) -> Option<Result<(), SendError>>,
-    ) {
-        let mut watched = false;
-        self.list.retain_mut(|waiting| {
-            let answer = match waiting.aside.map(|number| life.whereabouts(number)) {
-                Some(Whereabouts::Waiting) => {
-                    watched = true;
-                    return true;
-                }
-                Some(Whereabouts::Dropped(error)) => Some(Err(error)),
-                Some(Whereabouts::Left) | None => {
-                    waiting.aside = None;
-                    outcome(waiting)
-                }
-            };
-            // Who does not wait any more need not know.
-            answer.is_none_or(|answer| {
-                let _ = waiting.written.try_send(answer);
-                false
-            })
-        });
-        life.watch(watched);
+    /// What has become of messages that were put aside.
+    fn note_outcomes(&mut self, life: &mut Life) {
+        if self.aside.is_empty() {
+            return;
+        }
+        for (number, outcome) in life.outcomes() {
+            match (self.aside.remove(&number), outcome) {
+                (None, _) => {}
+                (Some(written), Ok(())) => self.sent.push(written),
+                (Some(written), error) => answer(&written, error),
+            }
+        }
+        if self.aside.is_empty() {
+            life.watch(false);
+        }
     }
+}
+
+/// Who does not wait any more need not know.
+fn answer(written: &Written, outcome: Result<(), SendError>) {
+    let _ = written.try_send(outcome);
 }

@@ -2,7 +2,7 @@
 //! connection and nothing else.
 
 use super::Turn;
-use super::casts::{Cast, Casts};
+use super::casts::{Cast, Casts, discard};
 use super::remote::{Central, Opened};
 use super::slots::Availability;
 use crate::error::DisconnectReason;
@@ -128,13 +128,18 @@ impl Core {
                 .on_open(&mut cx, &open)
                 .map_err(Error::Handler)?;
             cx.life.release(&mut cx.output);
-            while let Some(cast) = self.casts.next() {
+            while cx.life.stage != Stage::Over
+                && let Some(cast) = self.casts.next()
+            {
                 cast.record(cx.life, &mut cx.output);
                 cx.life.callback = Callback::OnCast;
                 self.handler
                     .on_cast(&mut cx, cast.message)
                     .map_err(Error::Handler)?;
             }
+        }
+        if cx.life.stage == Stage::Over {
+            *inbound = Inbound::Nobody;
         }
         let Inbound::Open(decoder) = inbound else {
             return Ok(());
@@ -170,6 +175,11 @@ impl Core {
                 },
             };
             result.map_err(Error::Handler)?;
+            if cx.life.stage == Stage::Over {
+                // Aborted: what was read with it, or decrypted with it, finds nobody.
+                *inbound = Inbound::Nobody;
+                return Ok(());
+            }
         }
     }
 
@@ -339,11 +349,9 @@ impl Core {
             None => reason,
             Some(waiting) => {
                 // Whoever waits gets the error itself; what remains here is that it was told.
-                let _ = waiting.try_send(Err(into_error(reason)));
-                DisconnectReason::Local {
-                    code: None,
-                    reason: String::new(),
-                }
+                let told = "whoever waited for the connection has the reason";
+                discard(waiting.try_send(Err(into_error(reason))));
+                DisconnectReason::ConnectFailed(Error::Refused(told))
             }
         }
     }

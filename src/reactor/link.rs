@@ -3,7 +3,7 @@
 //! Outbound the last step before the kernel, inbound the first after it.
 
 use super::kernel::Stamps;
-use super::system::Stream;
+use super::system::{Readiness, Stream};
 use crate::error::Error;
 use crate::protocol::buffer::Buffer;
 use crate::session::Wire;
@@ -35,6 +35,8 @@ pub(super) struct Link {
     /// The poll has said that the peer's side is ended. It says so once: what it announced lies
     /// behind the data that is still to be read, and must be read for.
     pub(super) peer_ended: bool,
+    /// The poll has said, since it connected, that there is something to read.
+    pub(super) readable: bool,
     /// The kernel says when bytes arrived, and is asked for at most so many at a time.
     stamped: Option<NonZeroU32>,
     error: Option<Box<Error>>,
@@ -43,6 +45,11 @@ pub(super) struct Link {
 /// Does a read that fills less than it could say that the socket is drained, as epoll(7) promises
 /// of stream sockets? It saves the read that finds nothing, half of all.
 const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Does a socket that connects become writable, and nothing else, only when it has connected? Linux reads
+/// its state anew for every report, finds nothing before it knows the outcome, and calls a failure an end.
+/// It saves asking for an error and for the peer's name.
+const WRITABLE_IS_CONNECTED: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Is there more to read?
 pub(super) enum More {
@@ -141,13 +148,18 @@ impl Link {
             written: 0,
             ended: false,
             peer_ended: false,
+            readable: false,
             stamped: options.receive_timestamps.map(|stamps| stamps.read_at_most),
             error: None,
         }
     }
 
-    /// Has the TCP handshake succeeded? `None`: it is still under way, the event was spurious.
-    pub(super) fn connected(&self) -> Option<io::Result<()>> {
+    /// Has the TCP handshake succeeded, now that the poll has reported the socket? `None`: it is still
+    /// under way, the event was spurious.
+    pub(super) fn connected(&self, readiness: Readiness) -> Option<io::Result<()>> {
+        if WRITABLE_IS_CONNECTED && readiness.writable && !readiness.ended {
+            return Some(Ok(()));
+        }
         match self.stream.take_error() {
             Ok(None) => {}
             Ok(Some(error)) | Err(error) => return Some(Err(error)),
@@ -281,7 +293,7 @@ impl Link {
     }
 
     /// Encrypts `frames` if there is TLS, and sends them.
-    fn send_frames(&mut self, frames: &[u8], spare: &mut Spare) {
+    pub(super) fn send_frames(&mut self, frames: &[u8], spare: &mut Spare) {
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut self.tls {
             let mut cipher = std::mem::take(&mut spare.cipher);
@@ -297,7 +309,9 @@ impl Link {
     }
 
     /// Takes ciphertext and passes plaintext to `deliver`; answers of the TLS layer itself leave
-    /// at once. Returns how much was taken, and whether the peer ended its side.
+    /// at once, but for that which ends its handshake: it waits for a [`flush`](Self::flush), so that
+    /// the request that follows leaves with it, in one write and one packet. Returns how much was taken,
+    /// and whether the peer ended its side.
     #[cfg(feature = "tls")]
     pub(super) fn decrypt(
         &mut self,
@@ -308,8 +322,11 @@ impl Link {
         let tls = self.tls.as_mut().expect("only called on a TLS connection");
         let mut cipher = std::mem::take(&mut spare.cipher);
         cipher.clear();
+        let was_handshaking = tls.is_handshaking();
         let received = tls.receive(incoming, &mut cipher, deliver);
-        if !cipher.is_empty() {
+        if was_handshaking && !tls.is_handshaking() && received.is_ok() {
+            self.pending.extend(cipher.as_slice(), spare);
+        } else if !cipher.is_empty() {
             self.send(cipher.as_slice(), spare);
         }
         spare.cipher = cipher;

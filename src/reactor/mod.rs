@@ -62,6 +62,8 @@ use crate::stats::tally::Tally;
 use crate::tls::TlsConfig;
 use crate::trace::recorder::Recorder;
 use crate::trace::{Level, Ring};
+use builder::EVENTS;
+use casts::discard;
 use connection::{Connection, Fate};
 use kernel::Stamps;
 use link::Spare;
@@ -155,7 +157,9 @@ struct Shared {
 struct Turn {
     central: Arc<Central>,
     clock: Clock,
-    /// Read from the clock once per turn.
+    /// When the turn of the loop began.
+    began: Time,
+    /// Read from the clock when a turn of the loop begins, and when a connection's turn has ended.
     now: Time,
     /// What the connection at work has sent.
     frames: Buffer,
@@ -171,7 +175,7 @@ struct Turn {
 impl Turn {
     fn read_clock(&mut self) {
         self.now = self.clock.now();
-        self.lap = self.now;
+        (self.began, self.lap) = (self.now, self.now);
     }
 
     /// What sending needs, and apart from it what receiving needs.
@@ -334,7 +338,6 @@ impl Reactor {
     /// # Errors
     /// As [`run`](Self::run), which alone pins.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        let _entered = self.shared.central.enter();
         match self.wait(timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
@@ -342,10 +345,21 @@ impl Reactor {
         }
         self.shared.turn.read_clock();
         let (mut news, mut woken) = (0, false);
-        for event in &self.events {
-            news += 1;
-            let readiness = Readiness::from(event);
-            woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+        // A full poll is not all there is. Before anybody is taken for silent, each socket had a chance
+        // to be heard.
+        for _ in 0..=self.connections.len() / EVENTS {
+            let before = news;
+            for event in &self.events {
+                news += 1;
+                let readiness = Readiness::from(event);
+                woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+            }
+            if news - before < EVENTS as u64 {
+                break;
+            }
+            if self.wait(Some(Duration::ZERO)).is_err() {
+                self.events.clear();
+            }
         }
         if news > 0 {
             self.vigil.last_news = Some(self.shared.turn.now);
@@ -437,7 +451,9 @@ impl Reactor {
     }
 
     fn handle_timers(&mut self) {
-        while let Some((time, id)) = self.shared.timers.take_due(self.shared.turn.now) {
+        // What becomes due meanwhile has the next turn.
+        let now = self.shared.turn.now;
+        while let Some((time, id)) = self.shared.timers.take_due(now) {
             self.with(ConnectionId(id), |connection, shared| {
                 // Lazy: an entry that was replaced by an earlier one means nothing any more.
                 if connection.armed == Some(time) {
@@ -486,6 +502,10 @@ impl Reactor {
                 message,
                 written,
             } => {
+                if !self.has(id) {
+                    let level = self.shared.forced_level.unwrap_or(self.shared.level);
+                    self.shared.turn.lose(id, level, &message);
+                }
                 self.with(id, |connection, shared| {
                     connection.send(shared, &message, written);
                 });
@@ -503,6 +523,7 @@ impl Reactor {
                 };
                 self.with(id, |connection, shared| connection.close(shared, close));
             }
+            Command::Abort { id } => self.with(id, Connection::abort),
             Command::Trace {
                 id: Some(id),
                 level,
@@ -562,7 +583,7 @@ impl Reactor {
             .shutdown
             .is_some_and(|deadline| self.shared.turn.now >= deadline)
         {
-            self.for_all(Connection::abort);
+            self.for_all(Connection::handle_drain_deadline);
         }
         // A poll must not wait for a time that is past.
         if self.shared.is_shutting_down() && self.shared.central.shut_if_empty() {
@@ -590,16 +611,20 @@ impl Reactor {
     /// Gives the connection `id` a turn, if it is still there.
     fn with(&mut self, id: ConnectionId, turn: impl FnOnce(&mut Connection, &mut Shared)) {
         let index = id.slot() as usize;
-        let Some(Some(connection)) = self.connections.get_mut(index) else {
-            return;
+        let connection = match self.connections.get_mut(index) {
+            Some(Some(connection)) if connection.core.id() == id => connection,
+            // What it brings may be foreign: a cast, a handler.
+            _ => return discard(turn),
         };
-        if connection.core.id() != id {
-            return;
-        }
         turn(connection, &mut self.shared);
         if connection.end_turn(&mut self.shared) == Fate::Ended {
             remove(&mut self.connections, &mut self.shared, index);
         }
+    }
+
+    fn has(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.slot() as usize);
+        matches!(connection, Some(Some(connection)) if connection.core.id() == id)
     }
 
     /// Gives every connection a turn.
@@ -648,19 +673,23 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
     let options = Arc::clone(&connection.core.session.life.target.options);
     let name = options.name.as_deref();
     let reason = connection.life().take_reason();
+    let failure = is_failure(&reason) && !connection.life().unwanted;
     let supervisor = connection.supervisor.take();
     let supervisor = supervisor.filter(|_| !shared.is_shutting_down());
     let (verdict, supervisor) = match supervisor {
         Some(mut supervisor) => {
-            let verdict = supervisor.judge(&reason, shared.turn.now);
+            let verdict = supervisor.judge(failure, shared.turn.now);
             (verdict, Some(supervisor))
         }
         None => (Verdict::End, None),
     };
-    let mut escalates = options.linked && is_failure(&reason) || verdict == Verdict::Escalate;
+    let mut escalates = options.linked && failure || verdict == Verdict::Escalate;
     let restart = match (verdict, supervisor) {
         (Verdict::Restart(count), Some(supervisor)) => Some((supervisor, count)),
-        _ => None,
+        (_, supervisor) => {
+            discard(supervisor);
+            None
+        }
     };
     if restart.is_none() {
         connection.core.abandon(&mut shared.turn);
@@ -690,6 +719,8 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
         shared
             .escalated
             .push_back(Error::Ended { connection, reason });
+    } else {
+        discard(reason);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Commands from other threads: a bounded queue that wakes the reactor once for many.
 
-use super::casts::Cast;
+use super::casts::{Cast, discard};
 use super::resolver::Answer;
 use super::slots::{Availability, Slots};
 use crate::error::{Error, SendError};
@@ -12,12 +12,12 @@ use crate::stats::meter::ReactorMeter;
 use crate::trace::{Event, Level, Sink, SinkId, SinkStats};
 use mio::Waker;
 use std::any::Any;
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// A message that owns its bytes, to be sent from another thread.
@@ -53,20 +53,6 @@ impl From<&[u8]> for OwnedMessage {
     }
 }
 
-thread_local! {
-    /// Which reactor runs a turn on this thread, by its address; zero for none.
-    static TURNING: Cell<usize> = const { Cell::new(0) };
-}
-
-/// A turn; see [`Central::enter`].
-pub(super) struct Entered(usize);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        TURNING.set(self.0);
-    }
-}
-
 /// What another thread asks of the reactor.
 pub(super) enum Command {
     Connect {
@@ -93,6 +79,9 @@ pub(super) enum Command {
         id: ConnectionId,
         code: CloseCode,
         reason: String,
+    },
+    Abort {
+        id: ConnectionId,
     },
     Trace {
         /// All of them, if none is named.
@@ -142,6 +131,8 @@ pub(super) struct Central {
     slots: Mutex<Slots>,
     /// Tells this reactor from all others of the process.
     number: u64,
+    /// Where it was made, which it never leaves.
+    thread: ThreadId,
     /// What times since the start are counted from.
     pub(super) start: Instant,
     pub(super) meter: ReactorMeter,
@@ -169,6 +160,7 @@ impl Central {
             }),
             slots: Mutex::new(Slots::default()),
             number: REACTORS.fetch_add(1, Ordering::Relaxed) + 1,
+            thread: thread::current().id(),
             start,
             meter: ReactorMeter::default(),
             sinks: Roster::default(),
@@ -222,14 +214,9 @@ impl Central {
         Ok(())
     }
 
-    /// Is this the thread on which the reactor runs a turn now?
+    /// Is this the thread that would have to do what is waited for?
     fn is_own_thread(&self) -> bool {
-        TURNING.get() == std::ptr::from_ref(self).addr()
-    }
-
-    /// The reactor runs on this thread until the guard is dropped.
-    pub(super) fn enter(&self) -> Entered {
-        Entered(TURNING.replace(std::ptr::from_ref(self).addr()))
+        thread::current().id() == self.thread && self.queue().open
     }
 
     fn wake(&self) {
@@ -257,9 +244,10 @@ impl Central {
         true
     }
 
-    /// The reactor is gone.
+    /// The reactor is gone, and all its connections.
     pub(super) fn shut(&self) {
         self.shut_queue(self.queue());
+        *self.slots() = Slots::default();
     }
 
     fn shut_queue(&self, mut queue: MutexGuard<'_, Queue>) {
@@ -267,7 +255,7 @@ impl Central {
         // Dropped outside the lock: handlers are in there, and dropping them runs their code.
         let commands = std::mem::take(&mut queue.commands);
         drop(queue);
-        drop(commands);
+        commands.into_iter().for_each(discard);
     }
 }
 
@@ -370,6 +358,7 @@ impl Remote {
         message: impl Into<OwnedMessage>,
         timeout: Duration,
     ) -> Result<(), SendError> {
+        self.check_sendable(id)?;
         if self.central.is_own_thread() {
             return Err(SendError::OwnThread);
         }
@@ -415,18 +404,23 @@ impl Remote {
         message: OwnedMessage,
         written: Option<Written>,
     ) -> Result<(), SendError> {
-        match self.central.slots().availability(id) {
-            Some(Availability::Open | Availability::Holding) => {}
-            Some(Availability::HoldFull) => return Err(SendError::HoldFull),
-            Some(Availability::NotOpen) => return Err(SendError::NotOpen),
-            Some(Availability::Closing) => return Err(SendError::Closing),
-            None => return Err(SendError::Gone),
-        }
+        self.check_sendable(id)?;
         self.central.offer(Command::Send {
             id,
             message,
             written,
         })
+    }
+
+    /// Can messages be sent on it, or held, as far as is known here?
+    fn check_sendable(&self, id: ConnectionId) -> Result<(), SendError> {
+        match self.central.slots().availability(id) {
+            Some(Availability::Open | Availability::Holding) => Ok(()),
+            Some(Availability::HoldFull) => Err(SendError::HoldFull),
+            Some(Availability::NotOpen) => Err(SendError::NotOpen),
+            Some(Availability::Closing) => Err(SendError::Closing),
+            None => Err(SendError::Gone),
+        }
     }
 
     /// Hands `message` to the handler's [`on_cast`](Handler::on_cast), now or when the connection
@@ -456,6 +450,18 @@ impl Remote {
         }
         let reason = reason.to_owned();
         self.central.offer(Command::Close { id, code, reason })
+    }
+
+    /// Ends a connection without the closing handshake, as [`Context::abort`](crate::Context::abort)
+    /// does.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`]; [`SendError::Full`].
+    pub fn abort(&self, id: ConnectionId) -> Result<(), SendError> {
+        if self.central.slots().availability(id).is_none() {
+            return Err(SendError::Gone);
+        }
+        self.central.offer(Command::Abort { id })
     }
 
     /// Sets how much the trace records, of one connection or of all there are and will be.

@@ -8,13 +8,15 @@ use crate::session::Time;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-/// Look-ups that run at the same time; each blocks a thread for as long as the resolver takes.
-const THREADS: usize = 4;
+/// Look-ups that run at the same time; each blocks a thread for as long as the resolver takes. So many
+/// that a few names for which nobody answers do not keep all others waiting.
+const THREADS: usize = 32;
 
 /// Answers kept; beyond that the cache begins anew.
 const MAX_ANSWERS: usize = 4096;
@@ -78,11 +80,21 @@ impl Resolver {
         Ok(None)
     }
 
-    /// The queue, and the threads that answer what is put there, if they are not there yet.
+    /// The queue, and a thread that answers what is put there, if they are not there yet.
     pub(super) fn start(&mut self) -> io::Result<&Sender<String>> {
         match &mut self.queue {
             Some(queue) => Ok(queue),
-            none => Ok(none.insert(start(&self.central)?)),
+            none => {
+                let (sender, receiver) = channel();
+                let desk = Desk {
+                    central: Weak::clone(&self.central),
+                    questions: Mutex::new(receiver),
+                    threads: AtomicUsize::new(0),
+                    idle: AtomicUsize::new(0),
+                };
+                Arc::new(desk).hire()?;
+                Ok(none.insert(sender))
+            }
         }
     }
 
@@ -109,35 +121,54 @@ pub(super) fn with_port(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
         .collect()
 }
 
-fn start(central: &Weak<Central>) -> io::Result<Sender<String>> {
-    let (sender, receiver) = channel();
-    let receiver = Arc::new(Mutex::new(receiver));
-    for number in 0..THREADS {
-        let (central, receiver) = (Weak::clone(central), Arc::clone(&receiver));
-        thread::Builder::new()
-            .name(format!("websockex-dns-{number}"))
-            .spawn(move || answer(&central, &receiver))?;
-    }
-    Ok(sender)
+/// Where questions are answered.
+struct Desk {
+    central: Weak<Central>,
+    questions: Mutex<Receiver<String>>,
+    threads: AtomicUsize,
+    idle: AtomicUsize,
 }
 
-/// Answers questions until nobody can ask any more.
-fn answer(central: &Weak<Central>, questions: &Mutex<Receiver<String>>) {
-    loop {
-        let question = questions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .recv();
-        let Ok(host) = question else {
-            return;
-        };
-        let answer = match (host.as_str(), 0).to_socket_addrs() {
-            Ok(addresses) => Ok(addresses.map(|address| address.ip()).collect()),
-            Err(error) => Err((error.kind(), error.to_string())),
-        };
-        let Some(central) = central.upgrade() else {
-            return;
-        };
-        central.post(Command::Resolved { host, answer });
+impl Desk {
+    /// One more thread, which is idle.
+    fn hire(self: Arc<Self>) -> io::Result<()> {
+        let number = self.threads.fetch_add(1, Ordering::Relaxed);
+        self.idle.fetch_add(1, Ordering::Relaxed);
+        let desk = Arc::clone(&self);
+        let hired = thread::Builder::new()
+            .name(format!("websockex-dns-{number}"))
+            .spawn(move || desk.answer());
+        if hired.is_err() {
+            self.threads.fetch_sub(1, Ordering::Relaxed);
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+        }
+        hired.map(drop)
+    }
+
+    /// Answers questions until nobody can ask any more. Whoever is the last to be idle sees to it that
+    /// somebody else is: a thread of these, and not the reactor's, because a new thread stays on the
+    /// cores of the one that makes it.
+    fn answer(self: Arc<Self>) {
+        loop {
+            let questions = self.questions.lock();
+            let question = questions.unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(host) = question else {
+                return;
+            };
+            let last = self.idle.fetch_sub(1, Ordering::Relaxed) == 1;
+            if last && self.threads.load(Ordering::Relaxed) < THREADS {
+                // Without, the others will do.
+                let _ = Arc::clone(&self).hire();
+            }
+            let answer = match (host.as_str(), 0).to_socket_addrs() {
+                Ok(addresses) => Ok(addresses.map(|address| address.ip()).collect()),
+                Err(error) => Err((error.kind(), error.to_string())),
+            };
+            self.idle.fetch_add(1, Ordering::Relaxed);
+            let Some(central) = self.central.upgrade() else {
+                return;
+            };
+            central.post(Command::Resolved { host, answer });
+        }
     }
 }

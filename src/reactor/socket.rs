@@ -10,8 +10,7 @@ use std::net::SocketAddr;
 /// Begins to connect to `address`. The poll says when it is done.
 pub(super) fn connect(address: SocketAddr, options: &SocketOptions) -> io::Result<Stream> {
     let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let socket = socket(domain)?;
     configure(&socket, options)?;
     if let Some(source) = options.source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -22,6 +21,19 @@ pub(super) fn connect(address: SocketAddr, options: &SocketOptions) -> io::Resul
         Err(error) => return Err(error),
     }
     Ok(Stream::from_std(socket.into()))
+}
+
+/// One that does not block, in one call where the system has that.
+fn socket(domain: Domain) -> io::Result<Socket> {
+    let tcp = Some(Protocol::TCP);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return Socket::new(domain, Type::STREAM.nonblocking(), tcp);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let socket = Socket::new(domain, Type::STREAM, tcp)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
 }
 
 fn configure(socket: &Socket, options: &SocketOptions) -> io::Result<()> {

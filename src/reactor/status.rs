@@ -2,13 +2,16 @@
 //! threads look at it, which never holds the reactor up.
 
 use super::connection::{Connection, Fate};
-use super::{Remote, Shared, Turn};
+use super::{OwnedMessage, Remote, Shared, Turn};
 use crate::error::DisconnectReason;
-use crate::error::Error;
+use crate::error::{Error, SendError};
 use crate::handler::ConnectionId;
+use crate::protocol::frame::OpCode;
 use crate::session::Stage;
 use crate::stats::meter::{Cause, ConnectionMeter};
 use crate::stats::{ConnectionStats, ReactorStats};
+use crate::trace::event::Event;
+use crate::trace::kind::{Kind, Level};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -281,7 +284,7 @@ impl Connection {
             return fate;
         }
         let turn = &mut shared.turn;
-        let life = &self.core.session.life;
+        let life = &mut self.core.session.life;
         let meter = &*self.core.meter;
         meter.state.set(ConnectionState::of(life.stage) as u32);
         let now = turn.now.nanoseconds();
@@ -294,6 +297,9 @@ impl Connection {
         let lap = turn.clock.now();
         let took = lap.nanoseconds() - turn.lap.nanoseconds();
         turn.lap = lap;
+        // What a handler has kept the others waiting is no part of their time, nor of its own timers'.
+        life.timers.postpone(turn.now, lap);
+        turn.now = lap;
         let at = lap.nanoseconds();
         shared
             .central
@@ -309,9 +315,24 @@ impl Turn {
         self.lap = self.clock.now();
     }
 
+    /// A message was accepted for a connection that has ended since.
+    pub(super) fn lose(&mut self, id: ConnectionId, level: Level, message: &OwnedMessage) {
+        self.central.meter.lost();
+        if !level.records(Kind::SendDropped) {
+            return;
+        }
+        let (opcode, length) = match message {
+            OwnedMessage::Text(text) => (OpCode::Text, text.len()),
+            OwnedMessage::Binary(bytes) => (OpCode::Binary, bytes.len()),
+        };
+        let (now, error) = (self.now.nanoseconds(), SendError::Gone);
+        let mut event = Event::send_dropped(now, id.0, opcode as u8, length as u64, error);
+        self.trace.record(&mut event, None);
+    }
+
     /// A turn of the loop is over, which had so many events.
     pub(super) fn end(&mut self, events: u64) {
-        let busy = self.lap.since(self.now);
+        let busy = self.lap.since(self.began);
         let busy = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
         self.central.meter.turn(events, busy);
     }

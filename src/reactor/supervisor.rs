@@ -3,7 +3,6 @@
 
 use super::Shared;
 use super::connection::Connection;
-use crate::error::DisconnectReason;
 use crate::handler::{ConnectionId, Handler};
 use crate::request::Request;
 use crate::session::Time;
@@ -35,8 +34,8 @@ impl Supervisor {
     }
 
     /// What follows the end of the connection.
-    pub(super) fn judge(&mut self, reason: &DisconnectReason, now: Time) -> Verdict {
-        self.restarts.judge(&self.supervision, reason, now)
+    pub(super) fn judge(&mut self, failure: bool, now: Time) -> Verdict {
+        self.restarts.judge(&self.supervision, failure, now)
     }
 
     /// A connection with a fresh handler; `None` if the factory panics, which takes down nothing but

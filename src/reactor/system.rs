@@ -39,6 +39,11 @@ impl From<&Event> for Readiness {
     }
 }
 
+/// Does the poll forget a socket that is closed? epoll(7) says so, of one that has no other descriptor, and
+/// ours have none. A child of the process has one for a moment, between `fork` and `exec`; an event of that
+/// time names a token that nobody has any more (pitfall 24).
+const CLOSING_DEREGISTERS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// Where sockets come from.
 pub(super) struct Network {
     registry: Registry,
@@ -75,8 +80,9 @@ impl Network {
 
     /// The socket is about to be dropped.
     pub(super) fn forget(&self, stream: &mut Stream) {
-        // Dropping the socket would do it too, but a poll that counts on it is told.
-        let _ = self.registry.deregister(stream);
+        if !CLOSING_DEREGISTERS {
+            let _ = self.registry.deregister(stream);
+        }
     }
 }
 

@@ -23,24 +23,16 @@ pub(crate) struct Aside {
     pub(super) paced: Paced,
     /// How many messages were put aside since there was nothing.
     pub(super) entered: u64,
-    /// Somebody waits for one of them: the numbers go on, and what is dropped is noted.
+    /// Somebody waits for some of them: the numbers go on, and what becomes of each is noted.
     watched: bool,
-    /// Which were dropped, and why, since that was last asked.
-    dropped: Vec<(u64, SendError)>,
+    /// What has become of which since that was last asked.
+    outcomes: Vec<(u64, Outcome)>,
     /// A Close frame that waits behind other output.
     pub(super) handing: Option<Handing>,
 }
 
-/// What has become of a message that was put aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whereabouts {
-    /// It is still aside.
-    Waiting,
-    /// It has left.
-    Left,
-    /// It will never leave.
-    Dropped(SendError),
-}
+/// What has become of a message that was put aside: it has left, or never will.
+pub(crate) type Outcome = Result<(), SendError>;
 
 /// What came before an open.
 pub(crate) struct Before {
@@ -70,9 +62,9 @@ impl Aside {
             && self.paced.is_empty()
     }
 
-    pub(super) fn note_dropped(&mut self, waiting: &Waiting, error: SendError) {
+    pub(super) fn note(&mut self, waiting: &Waiting, outcome: Outcome) {
         if self.watched {
-            self.dropped.push((waiting.ordinal(), error));
+            self.outcomes.push((waiting.ordinal(), outcome));
         }
     }
 }
@@ -82,31 +74,21 @@ impl Life {
         self.aside.get_or_insert_default()
     }
 
-    /// What has become of the message with this number? Only watched ones keep theirs.
-    pub(crate) fn whereabouts(&self, ordinal: u64) -> Whereabouts {
-        let Some(aside) = &self.aside else {
-            return Whereabouts::Left;
-        };
-        let mut dropped = aside.dropped.iter();
-        if let Some((_, error)) = dropped.find(|(number, _)| *number == ordinal) {
-            Whereabouts::Dropped(*error)
-        } else if aside.held.has(ordinal) || aside.paced.backlog.has(ordinal) {
-            Whereabouts::Waiting
-        } else {
-            Whereabouts::Left
-        }
-    }
-
-    /// Does somebody wait for messages that were put aside? What is noted of dropped ones was told.
+    /// Somebody waits for messages that were put aside, or nobody does any more.
     pub(crate) fn watch(&mut self, watched: bool) {
         if watched {
             self.aside().watched = true;
+        } else if let Some(aside) = &mut self.aside {
+            aside.watched = false;
+            aside.outcomes.clear();
+            self.tidy();
         }
-        if let Some(aside) = &mut self.aside {
-            aside.watched = watched;
-            aside.dropped.clear();
-        }
-        self.tidy();
+    }
+
+    /// What has become of which messages, by their numbers, since this was last asked.
+    pub(crate) fn outcomes(&mut self) -> impl Iterator<Item = (u64, Outcome)> {
+        let aside = self.aside.iter_mut();
+        aside.flat_map(|aside| aside.outcomes.drain(..))
     }
 
     /// Why it ends, if that is known.

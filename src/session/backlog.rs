@@ -108,11 +108,6 @@ impl Backlog {
         self.waiting.len()
     }
 
-    pub(super) fn has(&self, ordinal: u64) -> bool {
-        let mut waiting = self.waiting.iter();
-        waiting.any(|waiting| waiting.ordinal == ordinal)
-    }
-
     pub(super) fn push(&mut self, waiting: Waiting) {
         self.bytes += waiting.payload.len();
         self.waiting.push_back(waiting);
@@ -198,30 +193,29 @@ impl Life {
             && let Some(aside) = &mut self.aside
             && let Some(waiting) = aside.held.pop()
         {
-            // With a fragmented message begun in `on_open` it is refused below, paced or not.
-            if self.sending.is_none()
-                && self.target.options.pacer.is_some()
-                && !self.take_turn(output.now)
-            {
-                // Its number stays, for whoever waits for it.
-                self.aside().paced.backlog.push(waiting);
-                continue;
-            }
             let (opcode, length) = (waiting.entry.opcode(), waiting.payload.len());
-            let error = match self.check_room(output, opcode, length) {
-                Ok(()) if self.sending.is_some() => SendError::FragmentOrder,
+            // It fits beside what waits for its pace, or not at all.
+            let outcome = if self.sending.is_some() {
+                Err(SendError::FragmentOrder)
+            } else {
+                self.check_room(output, opcode, self.waiting_bytes() + length)
+            };
+            let error = match outcome {
+                Ok(()) if self.target.options.pacer.is_some() && !self.take_turn(output.now) => {
+                    // Its number stays, for whoever waits for it.
+                    self.aside().paced.backlog.push(waiting);
+                    continue;
+                }
                 Ok(()) => {
+                    self.aside().note(&waiting, Ok(()));
                     let (entry, payload) = waiting.into_parts();
                     self.write_entry(output, entry, &payload);
                     continue;
                 }
                 Err(error) => error,
             };
-            self.aside().note_dropped(&waiting, error);
-            output.tally.drops += u64::from(error == SendError::FragmentOrder);
-            self.record(output, Kind::SendDropped, |time, id| {
-                Event::send_dropped(time, id, opcode as u8, length as u64, error)
-            });
+            self.aside().note(&waiting, Err(error));
+            self.note_drop(output, opcode, length, error);
         }
         self.tidy();
     }

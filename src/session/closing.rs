@@ -64,7 +64,8 @@ impl Life {
         }
     }
 
-    /// Begins the closing handshake from this side; without a connection it just ends.
+    /// Begins the closing handshake from this side; without a connection it just ends. One that is
+    /// ending already does not come back.
     pub(crate) fn close(
         &mut self,
         output: &mut Output<'_>,
@@ -91,14 +92,21 @@ impl Life {
                 });
                 if !self.defer_close(&payload[..length]) {
                     self.write_close(output, code, text, &payload[..length]);
+                    // No pong has its turn after it.
+                    self.drop_paced(output);
                 }
                 self.set_ending(reason);
                 self.stage = Stage::Closing;
                 self.deadline = Some(output.now.after(self.target.options.close_timeout));
                 Ok(())
             }
-            Stage::Closing | Stage::Closed | Stage::Failing => Err(SendError::Closing),
-            Stage::Over | Stage::Ended => Err(SendError::Gone),
+            Stage::Closing => Err(SendError::Closing),
+            // It ends for another reason, and that is told; but it does not come back.
+            Stage::Closed | Stage::Failing | Stage::Over => {
+                self.unwanted = true;
+                Ok(())
+            }
+            Stage::Ended => Err(SendError::Gone),
             // Nothing is open that could be closed: the attempt is given up.
             Stage::Resolving
             | Stage::Connecting
@@ -116,12 +124,47 @@ impl Life {
         }
     }
 
+    /// Ends the connection at once, without the closing handshake; without a connection it is as
+    /// [`close`](Self::close).
+    ///
+    /// RFC 6455 §7.1.1: "An endpoint MAY close the connection via any means available when necessary".
+    /// What that leaves the peer with, says §7.1.5: "If _The WebSocket Connection is Closed_ and no
+    /// Close control frame was received by the endpoint (...), _The WebSocket Connection Close Code_ is
+    /// considered to be 1006."
+    pub(crate) fn abort(&mut self, output: &mut Output<'_>) {
+        match self.stage {
+            Stage::Open => {
+                self.record(output, Kind::ClosingLocal, |time, id| {
+                    Event::closing_local(time, id, None, "")
+                });
+                // What this turn has sent is lost with everything that waits; a Close frame is not.
+                output.frames.clear();
+            }
+            Stage::Closing | Stage::Closed => {
+                self.record(output, Kind::ForcedClosed, Event::forced_closed);
+            }
+            Stage::Failing => {}
+            // Refused only if it is over.
+            _ => {
+                let _ = self.close(output, None);
+                return;
+            }
+        }
+        self.drop_paced(output);
+        self.batch = false;
+        self.drop_now();
+    }
+
     /// The peer's Close frame arrived.
     pub(crate) fn handle_close(&mut self, output: &mut Output<'_>, close: Option<CloseFrame<'_>>) {
         let (code, text) = match close {
             None => (None, ""),
             Some(close) => (Some(close.code), close.reason),
         };
+        if self.stage == Stage::Over {
+            // The batch before it has ended, and with that the handler has aborted.
+            return;
+        }
         let number = code.map(CloseCode::value);
         self.record(output, Kind::CloseReceived, |time, id| {
             Event::close_received(time, id, number, text)

@@ -10,7 +10,7 @@ use super::outbound::{Compression, Output, WaitingPong};
 use super::reach::Reach;
 use super::timers::Timers;
 use super::{Inbound, Time};
-use crate::error::{DisconnectReason, Error, Stage as ErrorStage, Watch};
+use crate::error::{DisconnectReason, Error, SendError, Stage as ErrorStage, Watch};
 use crate::protocol::deflate::Agreed;
 use crate::protocol::frame::OpCode;
 use crate::protocol::handshake::HandshakeError;
@@ -110,6 +110,8 @@ pub(crate) struct Life {
     pub(crate) high_water: bool,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
+    /// This side has closed it when it was ending for another reason.
+    pub(crate) unwanted: bool,
     /// What few connections have.
     pub(super) aside: Option<Box<Aside>>,
 }
@@ -142,6 +144,7 @@ impl Life {
             batch: false,
             high_water: false,
             clean: false,
+            unwanted: false,
             aside: None,
         }
     }
@@ -205,10 +208,17 @@ impl Life {
 
     /// Changes the trace level; the change itself is recorded, and so is the gap before it.
     pub(crate) fn set_level(&mut self, output: &mut Output<'_>, level: Level) {
-        self.level = level;
+        // One that ends all recording is the last that is recorded.
+        let recorded = if level == Level::Off {
+            self.level
+        } else {
+            level
+        };
+        self.level = recorded;
         self.record(output, Kind::LevelChanged, |time, id| {
             Event::level_changed(time, id, level)
         });
+        self.level = level;
     }
 
     /// When the reactor must call [`handle_deadline`](Self::handle_deadline) or fire a timer.
@@ -249,8 +259,6 @@ impl Life {
             self.record(output, Kind::ReadingPaused, Event::reading_paused);
         } else {
             self.record(output, Kind::ReadingResumed, Event::reading_resumed);
-            self.heard.any_byte = output.now;
-            self.heard.data = self.heard.data.map(|_| output.now);
             if let Some(liveness) = &mut self.liveness {
                 liveness.forgive(output.now);
             }
@@ -286,7 +294,13 @@ impl Life {
                 }
                 Some(Due::Text(text)) => {
                     let plain = Compression::Never;
-                    let _ = self.send(output, None, plain, OpCode::Text, text.as_bytes());
+                    let sent = self.send(output, None, plain, OpCode::Text, text.as_bytes());
+                    // Between the fragments of a message there is no place for it. The next one asks.
+                    if sent == Err(SendError::FragmentOrder)
+                        && let Some(liveness) = &mut self.liveness
+                    {
+                        liveness.not_asked();
+                    }
                 }
                 Some(Due::Breach(watch, limit)) => {
                     self.record(output, Kind::TimerFired, |time, id| {
@@ -321,7 +335,13 @@ impl Life {
                 });
                 self.end_with(DisconnectReason::Dropped);
             }
-            Stage::Closing | Stage::Failing => self.stage = Stage::Over,
+            Stage::Closing => {
+                self.record(output, Kind::RemoteDropped, |time, id| {
+                    Event::remote_dropped(time, id, "")
+                });
+                self.stage = Stage::Over;
+            }
+            Stage::Failing => self.stage = Stage::Over,
             // Pitfall 15: after both Close frames any end of the stream is a good one.
             Stage::Closed => {
                 self.record(output, Kind::ClosedCleanly, Event::closed_cleanly);
@@ -345,7 +365,14 @@ impl Life {
                 self.record(output, Kind::ClosedCleanly, Event::closed_cleanly);
                 self.stage = Stage::Over;
             }
-            Stage::Closing | Stage::Failing => self.stage = Stage::Over,
+            Stage::Closing => {
+                let text = error.to_string();
+                self.record(output, Kind::RemoteDropped, |time, id| {
+                    Event::remote_dropped(time, id, text)
+                });
+                self.stage = Stage::Over;
+            }
+            Stage::Failing => self.stage = Stage::Over,
             _ => self.fail(output, Error::Io(error)),
         }
     }
@@ -436,7 +463,7 @@ impl Life {
 
     /// The time for an orderly end is over: drops the connection for whatever reason it has, or because
     /// this side wants it so.
-    pub(crate) fn abort(&mut self, output: &mut Output<'_>) {
+    pub(crate) fn handle_drain_deadline(&mut self, output: &mut Output<'_>) {
         if self.stage != Stage::Ended {
             self.record(output, Kind::TimerFired, |time, id| {
                 Event::timer_fired(time, id, kind::Timer::DrainDeadline)
@@ -444,12 +471,17 @@ impl Life {
             if matches!(self.stage, Stage::Closing | Stage::Closed) {
                 self.record(output, Kind::ForcedClosed, Event::forced_closed);
             }
-            let reason = self.take_ending().unwrap_or(DisconnectReason::Local {
-                code: None,
-                reason: String::new(),
-            });
-            self.end_with(reason);
+            self.drop_now();
         }
+    }
+
+    /// Nothing is waited for any more: the reason is what it is by now.
+    pub(super) fn drop_now(&mut self) {
+        let reason = self.take_ending().unwrap_or(DisconnectReason::Local {
+            code: None,
+            reason: String::new(),
+        });
+        self.end_with(reason);
     }
 }
 

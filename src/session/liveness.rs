@@ -103,6 +103,8 @@ pub(crate) struct Liveness {
     /// Tells the answer to the newest ping from all others.
     pings: u64,
     pub(crate) round_trip: Option<Duration>,
+    /// Since when the peer can be expected to be heard: since it opened, or was read again.
+    since: Time,
 }
 
 /// One heartbeat.
@@ -153,6 +155,7 @@ impl Liveness {
             text: pulse(&options.text),
             pings: 0,
             round_trip: None,
+            since: now,
         }
     }
 
@@ -160,7 +163,9 @@ impl Liveness {
     pub(crate) fn next(&self, options: &LivenessOptions, heard: &Heard) -> Option<Time> {
         let pulse =
             |pulse: &Option<Pulse>, beat: &Option<Beat>| Some(pulse.as_ref()?.due(beat.as_ref()?));
-        let watchdog = |limit: Option<Duration>, since: Time| limit.map(|limit| since.after(limit));
+        let watchdog = |limit: Option<Duration>, since: Time| {
+            limit.map(|limit| since.max(self.since).after(limit))
+        };
         let first = match heard.data {
             None => watchdog(options.first_data, heard.since),
             Some(_) => None,
@@ -185,7 +190,7 @@ impl Liveness {
         now: Time,
         entropy: &mut Entropy,
     ) -> Option<Due> {
-        if let Some(breach) = breach(options, heard, now) {
+        if let Some(breach) = self.breach(options, heard, now) {
             return Some(breach);
         }
         if let (Some(pulse), Some(beat)) = (&mut self.text, &options.text) {
@@ -220,8 +225,16 @@ impl Liveness {
 
     /// Nothing was read for a while, by this side's own choice: nothing is overdue.
     pub(crate) fn forgive(&mut self, now: Time) {
+        self.since = now;
         for pulse in [&mut self.ping, &mut self.text].into_iter().flatten() {
             pulse.asked = pulse.asked.map(|_| now);
+        }
+    }
+
+    /// The text could not be sent.
+    pub(crate) fn not_asked(&mut self) {
+        if let Some(pulse) = &mut self.text {
+            pulse.asked = None;
         }
     }
 
@@ -239,21 +252,21 @@ impl Liveness {
         self.round_trip = Some(now.since(asked));
         true
     }
-}
 
-fn breach(options: &LivenessOptions, heard: &Heard, now: Time) -> Option<Due> {
-    let barks = |limit: Option<Duration>, since: Time, watch: Watch| {
-        limit
-            .filter(|limit| now.since(since) >= *limit)
-            .map(|limit| Due::Breach(watch, limit))
-    };
-    let first = match heard.data {
-        None => barks(options.first_data, heard.since, Watch::FirstData),
-        Some(_) => None,
-    };
-    first
-        .or_else(|| barks(options.data, heard.data.unwrap_or(heard.since), Watch::Data))
-        .or_else(|| barks(options.any_byte, heard.any_byte, Watch::AnyByte))
+    fn breach(&self, options: &LivenessOptions, heard: &Heard, now: Time) -> Option<Due> {
+        let barks = |limit: Option<Duration>, since: Time, watch: Watch| {
+            limit
+                .filter(|limit| now.since(since.max(self.since)) >= *limit)
+                .map(|limit| Due::Breach(watch, limit))
+        };
+        let first = match heard.data {
+            None => barks(options.first_data, heard.since, Watch::FirstData),
+            Some(_) => None,
+        };
+        first
+            .or_else(|| barks(options.data, heard.data.unwrap_or(heard.since), Watch::Data))
+            .or_else(|| barks(options.any_byte, heard.any_byte, Watch::AnyByte))
+    }
 }
 
 #[cfg(test)]
@@ -364,6 +377,33 @@ mod tests {
         );
         heard.message(at(27));
         assert_eq!(heard.data_span(), Some(seconds(20)));
+    }
+
+    /// After a time without reading, by this side's choice, every clock begins anew; what was heard, and
+    /// over how long, stays what it was.
+    #[test]
+    fn reading_again_starts_all_clocks_anew() {
+        let options = LivenessOptions {
+            any_byte: Some(seconds(20)),
+            data: Some(seconds(10)),
+            first_data: Some(seconds(5)),
+            ..LivenessOptions::default()
+        };
+        let (mut heard, mut entropy) = (Heard::open(at(0)), entropy());
+        let mut liveness = Liveness::new(&options, at(0), &mut entropy);
+        liveness.forgive(at(60));
+        assert_eq!(liveness.next(&options, &heard), Some(at(65)));
+        assert_eq!(liveness.due(&options, &heard, at(64), &mut entropy), None);
+        heard.message(at(61));
+        heard.any_byte = at(61);
+        assert_eq!(liveness.next(&options, &heard), Some(at(71)));
+        liveness.forgive(at(90));
+        assert_eq!(liveness.due(&options, &heard, at(99), &mut entropy), None);
+        assert_eq!(heard.data_span(), Some(seconds(0)));
+        assert_eq!(
+            liveness.due(&options, &heard, at(100), &mut entropy),
+            Some(Due::Breach(Watch::Data, seconds(10)))
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::pace::Pacer;
 use super::policy::ReconnectPolicy;
 use super::proxy::{Environment, Proxy};
 use super::refresh::Refresh;
+use crate::error::PolicyError;
 use crate::protocol::decoder::Limits;
 use crate::protocol::deflate::Deflate;
 use crate::protocol::handshake::{HandshakeLimits, RequestHead};
@@ -173,6 +174,24 @@ pub(crate) struct Timeouts {
     pub(crate) tls: Duration,
     pub(crate) upgrade: Duration,
     pub(crate) whole: Duration,
+}
+
+impl Timeouts {
+    /// A time in which nothing can be done is refused.
+    pub(crate) fn check(&self) -> Result<(), PolicyError> {
+        let named = [
+            (self.resolve, "the time to look the name up"),
+            (self.tcp, "the time for the TCP handshake"),
+            (self.proxy, "the proxy's time"),
+            (self.tls, "the time for the TLS handshake"),
+            (self.upgrade, "the time for the opening handshake"),
+            (self.whole, "the time to open"),
+        ];
+        match named.iter().find(|(timeout, _)| timeout.is_zero()) {
+            Some((_, name)) => Err(PolicyError::Zero(name)),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for Timeouts {

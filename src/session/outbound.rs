@@ -316,6 +316,27 @@ impl Life {
         error
     }
 
+    /// A message that was accepted cannot be sent after all: counts it, and says so, but of a run of
+    /// them only once.
+    pub(crate) fn note_drop(
+        &mut self,
+        output: &mut Output<'_>,
+        opcode: OpCode,
+        length: usize,
+        error: SendError,
+    ) {
+        // A limit that was hit has counted it.
+        if matches!(error, SendError::Full { .. } | SendError::HoldFull) {
+            return;
+        }
+        output.tally.drops += 1;
+        if !std::mem::replace(&mut self.dropping, true) {
+            self.record(output, Kind::SendDropped, |time, id| {
+                Event::send_dropped(time, id, opcode as u8, length as u64, error)
+            });
+        }
+    }
+
     /// Writes a frame that is no whole message, or none of the application's.
     #[inline]
     pub(super) fn write_frame(

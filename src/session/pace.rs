@@ -12,6 +12,7 @@ use super::life::{Life, Stage};
 use super::outbound::Output;
 use crate::error::{PolicyError, SendError};
 use crate::protocol::close::CloseCode;
+use crate::protocol::frame::OpCode;
 use crate::trace::event::Event;
 use crate::trace::kind::Kind;
 use std::fmt;
@@ -51,8 +52,10 @@ struct Pace {
     interval: u64,
     /// How much earlier than evenly a frame may leave.
     tolerance: u64,
-    /// When the next frame would leave, evenly paced: nanoseconds of the reactor's time.
+    /// When the next frame that asks would leave, evenly paced: nanoseconds of the reactor's time.
     next: AtomicU64,
+    /// When the next frame would leave, evenly paced after those that have left.
+    left: AtomicU64,
     /// The reactor whose time that is; 0 for none yet.
     reactor: AtomicU64,
 }
@@ -83,6 +86,7 @@ impl Pacer {
             interval,
             tolerance: interval.saturating_mul(u64::from(burst) - 1),
             next: AtomicU64::new(0),
+            left: AtomicU64::new(0),
             reactor: AtomicU64::new(0),
         })))
     }
@@ -108,6 +112,34 @@ impl Pacer {
         next.store(base.saturating_add(*interval), Ordering::Relaxed);
         let at = even.saturating_sub(*tolerance);
         Time::ZERO.after(Duration::from_nanos(at)).max(now)
+    }
+
+    /// Does a frame leave, whose moment has come? Not if that was some time ago and those that were
+    /// held up with it would leave all at once: then it asks for another moment.
+    fn leave(&self, now: Time) -> bool {
+        let Pace {
+            interval,
+            tolerance,
+            next,
+            left,
+            ..
+        } = &*self.0;
+        let even = left.load(Ordering::Relaxed);
+        // No timer is exact: half an interval makes up for that, once.
+        let slack = tolerance.saturating_add(interval / 2);
+        if even.saturating_sub(slack) > now.nanoseconds() {
+            next.fetch_max(even, Ordering::Relaxed);
+            return false;
+        }
+        self.count(now);
+        true
+    }
+
+    /// Counts a frame that leaves.
+    fn count(&self, now: Time) {
+        let Pace { interval, left, .. } = &*self.0;
+        let base = left.load(Ordering::Relaxed).max(now.nanoseconds());
+        left.store(base.saturating_add(*interval), Ordering::Relaxed);
     }
 }
 
@@ -178,11 +210,20 @@ impl Life {
         {
             return false;
         }
-        let at = self.reserve(now);
-        if at > now {
-            self.aside().paced.departure = Some(at);
+        let mut at = self.reserve(now);
+        if at <= now {
+            if self.leave(now) {
+                return true;
+            }
+            at = self.reserve(now);
         }
-        at <= now
+        self.aside().paced.departure = Some(at);
+        false
+    }
+
+    fn leave(&self, now: Time) -> bool {
+        let pacer = self.target.options.pacer.as_ref();
+        pacer.is_none_or(|pacer| pacer.leave(now))
     }
 
     fn reserve(&self, now: Time) -> Time {
@@ -193,9 +234,14 @@ impl Life {
     /// A pong has its turn at once, or waits for it; it replaces one that waits.
     #[cold]
     pub(super) fn pace_pong(&mut self, output: &mut Output<'_>, payload: &[u8]) {
-        self.hold_pong(payload);
-        if self.may_pong() && self.take_turn(output.now) {
+        let behind = self.queued > 0;
+        if behind && !self.may_pong() || !self.take_turn(output.now) {
+            self.hold_pong(payload);
+        } else if behind {
+            self.hold_pong(payload);
             self.write_pong(output);
+        } else {
+            self.write_frame(output, None, true, OpCode::Pong, payload);
         }
     }
 
@@ -208,12 +254,19 @@ impl Life {
     /// What waited for its pace, and whose time has come, leaves.
     pub(super) fn depart(&mut self, output: &mut Output<'_>) {
         while self.departure().is_some_and(|at| at <= output.now) {
-            let paced = &mut self.aside().paced;
-            paced.departure = None;
             // The peer waits for a pong; but one more for a socket that takes nothing helps nobody.
-            if self.may_pong() && self.has_pong() {
+            let pong = self.may_pong() && self.has_pong();
+            let paced = &mut self.aside().paced;
+            if (pong || !paced.backlog.is_empty()) && !self.leave(output.now) {
+                let at = self.reserve(output.now);
+                self.aside().paced.departure = Some(at);
+                continue;
+            }
+            self.aside().paced.departure = None;
+            if pong {
                 self.write_pong(output);
             } else if let Some(waiting) = self.aside().paced.backlog.pop() {
+                self.aside().note(&waiting, Ok(()));
                 let (entry, payload) = waiting.into_parts();
                 self.write_entry(output, entry, &payload);
             }
@@ -266,7 +319,10 @@ impl Life {
 
     /// Counts a frame that leaves whatever its pace.
     pub(super) fn count_unpaced(&mut self, now: Time) {
-        self.reserve(now);
+        if let Some(pacer) = &self.target.options.pacer {
+            pacer.reserve(now);
+            pacer.count(now);
+        }
     }
 
     /// What waits for its pace will not leave any more.
@@ -277,7 +333,7 @@ impl Life {
         let mut paced = std::mem::take(&mut aside.paced);
         let mut count = 0;
         while let Some(waiting) = paced.backlog.pop() {
-            aside.note_dropped(&waiting, SendError::Gone);
+            aside.note(&waiting, Err(SendError::Gone));
             count += 1;
         }
         self.tidy();

@@ -123,6 +123,11 @@ impl Life {
             let name = self.target.options.name.clone();
             Arc::make_mut(&mut target.options).name = name;
         }
+        // Nobody waits for the first attempt any more, and the other request's policy begins anew.
+        if target.options.fail_first {
+            Arc::make_mut(&mut target.options).fail_first = false;
+        }
+        self.failures = 0;
         if let Some(level) = target.options.level
             && level != self.level
         {

@@ -13,7 +13,7 @@ pub enum Restart {
     /// None.
     Never,
     /// Those that are failures: a handler that failed, a policy that gave up, a peer that broke the
-    /// protocol. A close from this side, and one from the peer with 1000 or 1001, is none.
+    /// protocol. A close from this side, and one from the peer with 1000, 1001 or no code, is none.
     #[default]
     OnFailure,
     /// All but those that come with the end of the reactor.
@@ -79,16 +79,11 @@ pub(crate) enum Verdict {
 }
 
 impl Restarts {
-    /// Judges an end at `now`.
-    pub(crate) fn judge(
-        &mut self,
-        supervision: &Supervision,
-        reason: &DisconnectReason,
-        now: Time,
-    ) -> Verdict {
+    /// Judges an end at `now`, which was a failure or not.
+    pub(crate) fn judge(&mut self, supervision: &Supervision, failure: bool, now: Time) -> Verdict {
         let wanted = match supervision.restart {
             Restart::Never => false,
-            Restart::OnFailure => is_failure(reason),
+            Restart::OnFailure => failure,
             Restart::Always => true,
         };
         if !wanted {
@@ -144,8 +139,7 @@ mod tests {
     fn too_many_restarts_in_a_period_escalate() {
         let supervision = Supervision::new(Restart::Always).intensity(2, Duration::from_secs(10));
         let mut restarts = Restarts::default();
-        let mut judge =
-            |seconds| restarts.judge(&supervision, &DisconnectReason::Dropped, at(seconds));
+        let mut judge = |seconds| restarts.judge(&supervision, true, at(seconds));
         assert_eq!(judge(0), Verdict::Restart(1));
         assert_eq!(judge(5), Verdict::Restart(2));
         assert_eq!(judge(9), Verdict::Escalate);
@@ -169,7 +163,7 @@ mod tests {
             reason: String::new(),
         };
         let judge = |restart, reason: &DisconnectReason| {
-            Restarts::default().judge(&Supervision::new(restart), reason, at(0))
+            Restarts::default().judge(&Supervision::new(restart), is_failure(reason), at(0))
         };
         for (reason, failure) in [
             (local, false),

@@ -14,13 +14,29 @@ pub(crate) struct Timers(Option<Box<Armed>>);
 #[derive(Default)]
 struct Armed {
     list: Vec<(TimerId, Time)>,
+    /// Timers that were armed since the clock was last read: the last so many of the list.
+    fresh: usize,
 }
 
 impl Timers {
     /// Arms `timer`, anew if it was armed.
     pub(crate) fn set(&mut self, timer: TimerId, at: Time) {
         self.cancel(timer);
-        self.0.get_or_insert_default().list.push((timer, at));
+        let armed = self.0.get_or_insert_default();
+        armed.list.push((timer, at));
+        armed.fresh += 1;
+    }
+
+    /// A callback that ran from `began` to `ended` armed its timers somewhere in between: none fires
+    /// before its delay has passed.
+    #[inline]
+    pub(crate) fn postpone(&mut self, began: Time, ended: Time) {
+        if let Some(armed) = &mut self.0 {
+            let first = armed.list.len() - std::mem::take(&mut armed.fresh);
+            for (_, at) in &mut armed.list[first..] {
+                *at = at.after(ended.since(began));
+            }
+        }
     }
 
     /// True if it was armed.
@@ -28,9 +44,11 @@ impl Timers {
         let Some(armed) = &mut self.0 else {
             return false;
         };
-        let before = armed.list.len();
-        armed.list.retain(|(armed, _)| *armed != timer);
-        armed.list.len() < before
+        let found = armed.list.iter().position(|(armed, _)| *armed == timer);
+        if let Some(index) = found {
+            armed.remove(index);
+        }
+        found.is_some()
     }
 
     /// How many are armed.
@@ -52,9 +70,17 @@ impl Timers {
     pub(crate) fn take_due(&mut self, now: Time) -> Option<TimerId> {
         let due =
             |(index, (_, at)): (usize, &(TimerId, Time))| (*at <= now).then_some((*at, index));
-        let list = &mut self.0.as_mut()?.list;
-        let (_, index) = list.iter().enumerate().filter_map(due).min()?;
-        Some(list.remove(index).0)
+        let armed = self.0.as_mut()?;
+        let (_, index) = armed.list.iter().enumerate().filter_map(due).min()?;
+        Some(armed.remove(index))
+    }
+}
+
+impl Armed {
+    fn remove(&mut self, index: usize) -> TimerId {
+        let is_fresh = index >= self.list.len() - self.fresh;
+        self.fresh -= usize::from(is_fresh);
+        self.list.remove(index).0
     }
 }
 
@@ -62,6 +88,26 @@ impl Timers {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn no_timer_fires_before_its_delay_after_the_callback_that_armed_it() {
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let mut timers = Timers::default();
+        timers.set(TimerId(1), at(1));
+        timers.set(TimerId(2), at(2));
+        timers.set(TimerId(3), at(3));
+        assert!(timers.cancel(TimerId(1)));
+        timers.postpone(at(0), at(10));
+        assert_eq!(timers.next(), Some(at(12)));
+        // Only those that were armed in between.
+        timers.set(TimerId(4), at(14));
+        assert!(timers.cancel(TimerId(2)));
+        timers.postpone(at(10), at(15));
+        assert_eq!(timers.take_due(at(13)), Some(TimerId(3)));
+        assert_eq!(timers.next(), Some(at(19)));
+        timers.postpone(at(15), at(20));
+        assert_eq!(timers.next(), Some(at(19)));
+    }
 
     #[test]
     fn timers_fire_in_order_and_once() {

@@ -5,7 +5,7 @@ use crate::trace::{Record, Sink};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,7 +26,15 @@ pub enum Format {
 }
 
 /// Writes events to a file, a line each. When the file is full it is renamed to `FILE.1`, an older one
-/// to `FILE.2` and so on, and a new one is begun.
+/// to `FILE.2` and so on, and a new one is begun, which is `FILE.next` until then.
+///
+/// Where that fails (a full disk, too many open files, a directory that must not be written), all files
+/// keep their names, the lines go on in the file there is, and it is tried again when it has grown by as
+/// much again; the error is one of [`SinkStats`](crate::trace::SinkStats). A file that was removed or
+/// renamed by others is written on until it is full; then one of its name is begun. What is no regular
+/// file, such as a pipe or a terminal, is only written to.
+///
+/// One sink per file, over all threads and processes: two would rename it under each other.
 #[derive(Debug)]
 pub struct FileSink {
     path: PathBuf,
@@ -34,7 +42,13 @@ pub struct FileSink {
     max_bytes: u64,
     keep: u32,
     file: BufWriter<File>,
+    /// It has a length, and a name that can be given to another.
+    is_regular: bool,
     written: u64,
+    /// A length at which a rotation failed: it is tried again when so much more is written.
+    put_off_at: u64,
+    /// Why it did, until somebody is told.
+    trouble: Option<io::Error>,
 }
 
 impl FileSink {
@@ -45,14 +59,18 @@ impl FileSink {
     /// The file cannot be opened.
     pub fn new(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        let (file, written) = open(&path)?;
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let metadata = file.metadata()?;
         Ok(Self {
             path,
             format: Format::Dbg,
             max_bytes: MAX_BYTES,
             keep: KEEP,
-            file,
-            written,
+            file: BufWriter::new(file),
+            is_regular: metadata.is_file(),
+            written: metadata.len(),
+            put_off_at: 0,
+            trouble: None,
         })
     }
 
@@ -70,35 +88,75 @@ impl FileSink {
         self
     }
 
-    fn aside(&self, number: u32) -> PathBuf {
+    /// The file's name with something behind it.
+    fn beside(&self, suffix: impl fmt::Display) -> PathBuf {
         let mut name = OsString::from(&self.path);
-        name.push(format!(".{number}"));
+        name.push(format!(".{suffix}"));
         name.into()
     }
 
-    /// Puts the file aside and begins a new one.
-    fn begin_next(&mut self) -> io::Result<()> {
-        self.file.flush()?;
-        for number in (1..self.keep).rev() {
-            match fs::rename(self.aside(number), self.aside(number + 1)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
+    fn is_full_with(&self, more: u64) -> bool {
+        let since = self.written.saturating_sub(self.put_off_at);
+        self.is_regular && self.written > 0 && since.saturating_add(more) > self.max_bytes
+    }
+
+    /// Goes on in a new file; where that fails, in the same one, and all is as it was.
+    fn rotate_now(&mut self) {
+        match self.begin_next() {
+            Ok((file, written)) => {
+                (self.file, self.written, self.put_off_at) = (BufWriter::new(file), written, 0);
+            }
+            Err(error) => {
+                self.put_off_at = self.written;
+                let what = format!("it cannot be put aside: {error}");
+                self.trouble = Some(io::Error::new(error.kind(), what));
             }
         }
-        if self.keep > 0 {
-            fs::rename(&self.path, self.aside(1))?;
-        } else {
-            fs::remove_file(&self.path)?;
-        }
-        (self.file, self.written) = open(&self.path)?;
-        Ok(())
     }
-}
 
-fn open(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
-    let written = file.metadata()?.len();
-    Ok((BufWriter::new(file), written))
+    /// Puts the file aside and begins a new one, whose length is returned too. What is likely to fail comes
+    /// before what changes anything: all lines are in the old file and the new one is open before the first
+    /// is renamed.
+    fn begin_next(&mut self) -> io::Result<(File, u64)> {
+        self.file.flush()?;
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        if !self.path.try_exists()? {
+            // Somebody else has put it aside.
+            let file = options.open(&self.path)?;
+            let written = file.metadata()?.len();
+            return Ok((file, written));
+        }
+        let next = self.beside("next");
+        let file = options.open(&next)?;
+        let renamed = file.set_len(0).and_then(|()| self.make_way(&next));
+        renamed.inspect_err(|_| {
+            // It is empty; if it stays, it is the next one all the same.
+            let _ = fs::remove_file(&next);
+        })?;
+        Ok((file, 0))
+    }
+
+    /// Gives the name of the file to that of `next`. Those put aside move up only as far as the first number
+    /// that is free: where it fails halfway and is tried again, nothing more is pushed out at the end.
+    fn make_way(&self, next: &Path) -> io::Result<()> {
+        if self.keep > 0 {
+            let mut free = 1;
+            while free < self.keep && self.beside(free).try_exists()? {
+                free += 1;
+            }
+            for number in (1..free).rev() {
+                fs::rename(self.beside(number), self.beside(number + 1))?;
+            }
+            fs::rename(&self.path, self.beside(1))?;
+        }
+        fs::rename(next, &self.path).inspect_err(|_| {
+            if self.keep > 0 {
+                // Should that fail too, a file of this name is begun when it is tried again.
+                let _ = fs::rename(self.beside(1), &self.path);
+            }
+        })
+    }
 }
 
 impl Sink for FileSink {
@@ -113,15 +171,17 @@ impl Sink for FileSink {
             }
         };
         let length = line.len() as u64;
-        if self.written > 0 && self.written + length > self.max_bytes {
-            self.begin_next()?;
+        if self.is_full_with(length) {
+            self.rotate_now();
         }
+        self.file.write_all(line.as_bytes())?;
         self.written += length;
-        self.file.write_all(line.as_bytes())
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.flush()?;
+        self.trouble.take().map_or(Ok(()), Err)
     }
 }
 
@@ -243,6 +303,121 @@ mod tests {
         none_kept.write(&record(9)).unwrap();
         none_kept.flush().unwrap();
         assert_eq!(numbers("trace"), "9");
+    }
+
+    /// A sink whose files hold two lines each.
+    fn two_lines_each(path: &Path) -> FileSink {
+        let line = dbg_line(&record(0).event, "feed").to_string().len() as u64 + 29;
+        FileSink::new(path).unwrap().rotate(2 * line, 3)
+    }
+
+    fn write(sink: &mut FileSink, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            sink.write(&record(number)).unwrap();
+        }
+    }
+
+    /// The timers that a file's lines are about; none if it is not there.
+    fn timers(path: &Path) -> String {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let last = text.lines().map(|line| line.rsplit(' ').next().unwrap());
+        last.collect::<Vec<_>>().join(" ")
+    }
+
+    fn put_aside(sink: &FileSink) -> [String; 3] {
+        [1, 2, 3].map(|number| timers(&sink.beside(number)))
+    }
+
+    #[test]
+    fn a_file_that_others_took_away_is_begun_anew() {
+        let directory = Directory::new("taken");
+        let path = directory.0.join("trace");
+        let mut sink = two_lines_each(&path);
+        write(&mut sink, 0..4);
+        fs::rename(&path, directory.0.join("theirs")).unwrap();
+        write(&mut sink, 4..6);
+        sink.flush().unwrap();
+        assert_eq!(timers(&directory.0.join("theirs")), "2 3");
+        assert_eq!(timers(&path), "4 5");
+        fs::remove_file(&path).unwrap();
+        write(&mut sink, 6..9);
+        sink.flush().unwrap();
+        assert_eq!(timers(&path), "8");
+        assert_eq!(put_aside(&sink), ["6 7", "0 1", ""]);
+    }
+
+    /// A directory in the place of the new file keeps it from being opened, as too many open files do, or a
+    /// directory that must not be written; the tests may run as a user whom nothing is forbidden.
+    #[test]
+    fn without_a_new_file_the_old_one_goes_on_and_none_is_lost() {
+        let directory = Directory::new("unopened");
+        let path = directory.0.join("trace");
+        let mut sink = two_lines_each(&path);
+        write(&mut sink, 0..6);
+        let obstacle = sink.beside("next");
+        fs::create_dir(&obstacle).unwrap();
+        write(&mut sink, 6..9);
+        let error = sink.flush().unwrap_err();
+        assert!(
+            error.to_string().starts_with("it cannot be put aside: "),
+            "{error}"
+        );
+        sink.flush().expect("it was told once");
+        assert_eq!(timers(&path), "4 5 6 7 8");
+        assert_eq!(put_aside(&sink), ["2 3", "0 1", ""]);
+        // It has not grown by as much again.
+        fs::remove_dir(&obstacle).unwrap();
+        let put_off_at = sink.put_off_at;
+        assert!(put_off_at > 0);
+        write(&mut sink, 9..10);
+        assert_eq!(sink.put_off_at, put_off_at);
+        write(&mut sink, 10..11);
+        sink.flush().unwrap();
+        assert_eq!(timers(&path), "10");
+        assert_eq!(put_aside(&sink), ["4 5 6 7 8 9", "2 3", "0 1"]);
+    }
+
+    #[test]
+    fn a_rotation_that_fails_halfway_pushes_nothing_more_out() {
+        let directory = Directory::new("halfway");
+        let path = directory.0.join("trace");
+        let mut sink = two_lines_each(&path);
+        write(&mut sink, 0..8);
+        sink.flush().unwrap();
+        assert_eq!(put_aside(&sink), ["4 5", "2 3", "0 1"]);
+        for _ in 0..3 {
+            sink.make_way(&sink.beside("missing")).unwrap_err();
+            assert_eq!(timers(&path), "6 7");
+            assert_eq!(put_aside(&sink), ["", "4 5", "2 3"]);
+        }
+        write(&mut sink, 8..9);
+        assert_eq!(put_aside(&sink), ["6 7", "4 5", "2 3"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_and_what_is_no_file_are_never_put_aside() {
+        let directory = Directory::new("full");
+        let path = directory.0.join("trace");
+        let mut sink = two_lines_each(&path);
+        write(&mut sink, 0..2);
+        sink.flush().unwrap();
+        // From here on the lines go where there is never any room.
+        sink.file = BufWriter::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        sink.file.write_all(b"unwritten").unwrap();
+        write(&mut sink, 2..4);
+        assert!(sink.flush().is_err());
+        assert_eq!(timers(&path), "0 1");
+        assert_eq!(put_aside(&sink), ["", "", ""]);
+        let _ = std::mem::replace(&mut sink.file, BufWriter::new(File::open(&path).unwrap()))
+            .into_parts();
+
+        let link = directory.0.join("nowhere");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let mut sink = two_lines_each(&link);
+        write(&mut sink, 0..9);
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("/dev/null"));
+        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 2);
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Histogram {
     }
 
     /// A value that at least `fraction` (0 to 1) of all values do not exceed, and that is at most an eighth
-    /// larger than the smallest such value; 0 if there is none. The median is `quantile(0.5)`.
+    /// larger than the smallest such value; 0 if there is none. The median is `quantile(0.5)`. Values from
+    /// 2^40 on, 18 minutes if they are nanoseconds, are all taken for the [`largest`](Self::largest).
     #[must_use]
     pub fn quantile(&self, fraction: f64) -> u64 {
         #[allow(
@@ -118,7 +119,7 @@ impl Histogram {
         let mut below = 0;
         for (bucket, count) in self.counts.iter().enumerate() {
             below += count;
-            if below >= rank.max(1) {
+            if below >= rank.max(1) && bucket + 1 < BUCKETS {
                 return largest(bucket).min(self.largest);
             }
         }
@@ -195,6 +196,19 @@ mod tests {
                 .count();
             assert_eq!(histogram.below_power_of_two(exponent), below as u64);
         }
+    }
+
+    #[test]
+    fn quantiles_of_huge_values_are_not_too_small() {
+        let shared = SharedHistogram::default();
+        for value in [5, 1 << 40, 1 << 50] {
+            shared.record(value);
+        }
+        let histogram = shared.snapshot();
+        assert_eq!(
+            [0.3, 0.5, 1.0].map(|part| histogram.quantile(part)),
+            [5, 1 << 50, 1 << 50]
+        );
     }
 
     #[test]

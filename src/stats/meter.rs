@@ -10,7 +10,7 @@ use super::snapshot::{
 use super::tally::{Flow, Step, Tally};
 use crate::protocol::url::Url;
 use crate::trace::kind::Callback;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -48,6 +48,18 @@ impl Counter {
     #[inline]
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+
+    /// For the one writer: as [`add`](Self::add), and whoever reads it with [`seen`](Self::seen) also sees what
+    /// was written before.
+    fn announce(&self, number: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(number), Release);
+    }
+
+    /// What was announced, before anything that is read later.
+    fn seen(&self) -> u64 {
+        self.0.load(Acquire)
     }
 
     fn time(&self) -> Option<Duration> {
@@ -180,6 +192,7 @@ struct Rare {
     drops: Counter,
     reconnects: [Counter; Cause::ALL.len()],
     queued_high: Counter,
+    /// Announced when the others are there: who sees one sees its numbers.
     round_trips: Counter,
     round_trip_sum: Counter,
     round_trip_last: Counter,
@@ -200,12 +213,28 @@ impl Rare {
             self.drops.add(tally.drops);
         }
         if let Some(round_trip) = tally.round_trip_ns {
-            self.round_trips.add(1);
             self.round_trip_sum.add(round_trip);
             self.round_trip_last.set(round_trip);
             self.round_trip_least.raise(u64::MAX - round_trip);
             self.round_trip_most.raise(round_trip);
+            self.round_trips.announce(1);
         }
+    }
+
+    fn round_trips(&self) -> Option<RoundTrips> {
+        let nanoseconds = Duration::from_nanos;
+        let count = self.round_trips.seen();
+        let mean = self.round_trip_sum.value().checked_div(count)?;
+        let least = u64::MAX - self.round_trip_least.value();
+        let most = self.round_trip_most.value();
+        Some(RoundTrips {
+            count,
+            last: nanoseconds(self.round_trip_last.value()),
+            // The sum may hold more of them than were counted when this began.
+            mean: nanoseconds(mean.max(least).min(most)),
+            least: nanoseconds(least),
+            most: nanoseconds(most),
+        })
     }
 
     fn reconnects(&self) -> ReconnectCounts {
@@ -411,7 +440,6 @@ impl ConnectionMeter {
         let busy = self.busy.get();
         let rare = busy.and_then(|busy| busy.rare.get());
         let rare = rare.unwrap_or(&nothing);
-        let round_trips = rare.round_trips.value();
         ConnectionStats {
             received: traffic(&self.received_bytes, busy.map(|busy| &busy.inbound)),
             sent: traffic(&self.sent_bytes, busy.and_then(|busy| busy.outbound.get())),
@@ -434,13 +462,7 @@ impl ConnectionMeter {
                 upgrade: times[Step::Opened as usize].time(),
                 total: times[Step::Began as usize].time(),
             },
-            round_trips: (round_trips > 0).then(|| RoundTrips {
-                count: round_trips,
-                last: nanoseconds(rare.round_trip_last.value()),
-                mean: nanoseconds(rare.round_trip_sum.value() / round_trips),
-                least: nanoseconds(u64::MAX - rare.round_trip_least.value()),
-                most: nanoseconds(rare.round_trip_most.value()),
-            }),
+            round_trips: rare.round_trips(),
         }
     }
 }
@@ -474,6 +496,11 @@ pub(crate) struct ReactorMeter {
 }
 
 impl ReactorMeter {
+    /// Something was dropped that belongs to no connection any more.
+    pub(crate) fn lost(&self) {
+        self.rare.drops.add(1);
+    }
+
     /// A turn of the loop is over.
     pub(crate) fn turn(&self, events: u64, busy_ns: u64) {
         self.turns.add(1);
@@ -511,7 +538,12 @@ impl ReactorMeter {
     /// All but what only the reactor knows.
     pub(crate) fn snapshot(&self) -> ReactorStats {
         let stage = |step: Step| self.stages[step as usize].snapshot();
-        let slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        // On its own, for the lock to be held no longer: the reactor may be waiting for it.
+        let slowest_turn = self
+            .slowest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         ReactorStats {
             uptime: Duration::ZERO,
             connections: 0,
@@ -538,7 +570,7 @@ impl ReactorMeter {
             events_per_turn: self.events_per_turn.snapshot(),
             busy_ns: self.busy.snapshot(),
             connection_turn_ns: self.connection_turns.snapshot(),
-            slowest_turn: slowest.clone(),
+            slowest_turn,
             sinks: Vec::new(),
         }
     }
@@ -643,6 +675,26 @@ mod tests {
             (2, 30_000)
         );
         assert_eq!(all.upgrade_ns.largest(), 230_000);
+    }
+
+    /// Who sees that there was a round trip must see how long it was, on every core.
+    #[test]
+    fn a_round_trip_is_never_seen_in_part() {
+        let all: Vec<Rare> = (0..20_000).map(|_| Rare::default()).collect();
+        let mut tally = Tally::default();
+        tally.round_trip(Duration::from_nanos(700));
+        std::thread::scope(|scope| {
+            scope.spawn(|| all.iter().for_each(|rare| rare.add(&tally)));
+            for rare in &all {
+                let trips = loop {
+                    if let Some(trips) = rare.round_trips() {
+                        break trips;
+                    }
+                };
+                let times = [trips.last, trips.mean, trips.least, trips.most];
+                assert_eq!(times.map(|time| time.as_nanos()), [700; 4]);
+            }
+        });
     }
 
     #[test]

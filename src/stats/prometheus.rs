@@ -2,19 +2,43 @@
 //! line per series.
 
 use super::histogram::Histogram;
-use super::snapshot::ReactorStats;
-use crate::trace::SinkStats;
+use super::snapshot::{ReactorStats, Traffic};
+use crate::trace::render;
 use std::fmt::{self, Display, Write};
 
-/// What [`ReactorStats::prometheus`] returns, to be displayed.
+/// The numbers of several reactors in the text format that Prometheus scrapes, as one page: each metric
+/// comes once, and each of its series has a label `reactor`, which is the place in `reactors` from 0. (Pages of
+/// [`ReactorStats::prometheus`], one behind the other, are not valid.)
+///
+/// ```no_run
+/// # use websockex::{Remote, stats};
+/// fn page(remotes: &[Remote]) -> String {
+///     let reactors: Vec<_> = remotes.iter().map(Remote::stats).collect();
+///     stats::prometheus(&reactors).to_string()
+/// }
+/// ```
+#[must_use]
+pub fn prometheus(reactors: &[ReactorStats]) -> Prometheus<'_> {
+    Prometheus {
+        reactors,
+        labelled: true,
+    }
+}
+
+/// What [`ReactorStats::prometheus`] and [`prometheus`] return, to be displayed.
 #[derive(Clone, Copy, Debug)]
 pub struct Prometheus<'a> {
-    stats: &'a ReactorStats,
+    reactors: &'a [ReactorStats],
+    /// There is a label that tells them apart.
+    labelled: bool,
 }
 
 impl<'a> Prometheus<'a> {
     pub(super) fn new(stats: &'a ReactorStats) -> Self {
-        Self { stats }
+        Self {
+            reactors: std::slice::from_ref(stats),
+            labelled: false,
+        }
     }
 }
 
@@ -25,302 +49,350 @@ const COUNT_EXPONENTS: [u32; 7] = [1, 2, 3, 4, 6, 8, 10];
 
 impl Display for Prometheus<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut page = Page { f };
-        page.traffic(self.stats)?;
-        page.connections(self.stats)?;
-        page.times(self.stats)?;
-        page.sinks(&self.stats.sinks)
+        let label = |number: usize| match self.labelled {
+            true => format!("reactor=\"{number}\""),
+            false => String::new(),
+        };
+        let reactors = self.reactors.iter().enumerate();
+        let reactors: Vec<_> = reactors
+            .map(|(number, stats)| (label(number), stats))
+            .collect();
+        let reactors = &reactors;
+        let mut page = Page { f, reactors };
+        page.traffic()?;
+        page.connections()?;
+        page.queues_and_times()?;
+        page.histograms()?;
+        page.slowest_turns()?;
+        page.sinks()
     }
 }
 
+/// Writes metrics, each for all reactors before the next one.
 struct Page<'a, 'f> {
     f: &'a mut fmt::Formatter<'f>,
+    /// Each with its label, which is empty where there is but one.
+    reactors: &'a [(String, &'a ReactorStats)],
 }
 
 impl Page<'_, '_> {
-    fn traffic(&mut self, stats: &ReactorStats) -> fmt::Result {
-        let both = [("in", &stats.received), ("out", &stats.sent)];
-        let by = |of: fn(&super::Traffic) -> u64| {
-            both.map(|(direction, traffic)| (Label("direction", direction), of(traffic)))
-        };
-        self.counters(
-            "messages_total",
-            "Whole messages.",
-            &by(|traffic| traffic.messages),
-        )?;
-        self.counters(
-            "message_bytes_total",
-            "Bytes of messages as the application sees them.",
-            &by(|traffic| traffic.message_bytes),
-        )?;
-        self.counters(
-            "frame_bytes_total",
-            "Payload bytes of frames as on the wire.",
-            &by(|traffic| traffic.frame_bytes),
-        )?;
-        self.counters(
-            "socket_bytes_total",
-            "Bytes through the sockets.",
-            &by(|traffic| traffic.socket_bytes),
-        )?;
-        self.head("frames_total", "Frames by opcode.", "counter")?;
-        for (direction, traffic) in both {
-            for (opcode, count) in traffic.frames.named() {
-                let labels = format_args!("{{direction=\"{direction}\",opcode=\"{opcode}\"}}");
-                self.sample("frames_total", labels, count)?;
-            }
+    fn traffic(&mut self) -> fmt::Result {
+        fn both(stats: &ReactorStats) -> [(&'static str, &Traffic); 2] {
+            [("in", &stats.received), ("out", &stats.sent)]
         }
-        Ok(())
+        type Number = fn(&Traffic) -> u64;
+        let numbers: [(_, _, Number); 4] = [
+            ("messages_total", "Whole messages.", |traffic| {
+                traffic.messages
+            }),
+            (
+                "message_bytes_total",
+                "Bytes of messages as the application sees them.",
+                |traffic| traffic.message_bytes,
+            ),
+            (
+                "frame_bytes_total",
+                "Payload bytes of frames as on the wire.",
+                |traffic| traffic.frame_bytes,
+            ),
+            (
+                "socket_bytes_total",
+                "Bytes through the sockets.",
+                |traffic| traffic.socket_bytes,
+            ),
+        ];
+        for (name, help, number) in numbers {
+            self.counters(name, help, |stats, series| {
+                both(stats)
+                    .into_iter()
+                    .try_for_each(|(direction, traffic)| {
+                        series.count(&[("direction", direction)], number(traffic))
+                    })
+            })?;
+        }
+        self.counters("frames_total", "Frames by opcode.", |stats, series| {
+            for (direction, traffic) in both(stats) {
+                for (opcode, count) in traffic.frames.named() {
+                    series.count(&[("direction", direction), ("opcode", opcode)], count)?;
+                }
+            }
+            Ok(())
+        })
     }
 
-    fn connections(&mut self, stats: &ReactorStats) -> fmt::Result {
-        self.single(
-            "connections",
-            "Connections there are.",
-            "gauge",
-            stats.connections,
-        )?;
-        self.single(
-            "open_connections",
-            "Connections that are open.",
-            "gauge",
-            stats.open,
-        )?;
-        let counter = "counter";
-        self.single(
-            "attempts_total",
-            "Attempts to connect.",
-            counter,
-            stats.attempts,
-        )?;
-        self.single(
-            "opens_total",
-            "Attempts that succeeded.",
-            counter,
-            stats.opens,
-        )?;
-        self.single(
+    fn connections(&mut self) -> fmt::Result {
+        self.gauge("connections", "Connections there are.", |stats| {
+            stats.connections
+        })?;
+        self.gauge("open_connections", "Connections that are open.", |stats| {
+            stats.open
+        })?;
+        self.counter("attempts_total", "Attempts to connect.", |stats| {
+            stats.attempts
+        })?;
+        self.counter("opens_total", "Attempts that succeeded.", |stats| {
+            stats.opens
+        })?;
+        self.counter(
             "disconnects_total",
             "Connections lost and attempts failed.",
-            counter,
-            stats.disconnects,
+            |stats| stats.disconnects,
         )?;
-        let reconnects = stats
-            .reconnects
-            .named()
-            .map(|(reason, count)| (Label("reason", reason), count));
         self.counters(
             "reconnects_total",
             "Decisions to connect again.",
-            &reconnects,
-        )?;
-        self.single(
-            "send_drops_total",
-            "Messages that were not sent.",
-            counter,
-            stats.drops,
-        )?;
-        self.single(
-            "queued_bytes",
-            "Bytes that wait for the sockets.",
-            "gauge",
-            stats.queued_bytes,
-        )?;
-        self.single(
-            "queued_commands",
-            "Commands of other threads that wait for the reactor.",
-            "gauge",
-            stats.queued_commands,
-        )?;
-        self.single(
-            "queued_bytes_high",
-            "Most bytes that ever waited on one connection.",
-            "gauge",
-            stats.queued_bytes_high,
-        )?;
-        let seconds = stats.last_data.map_or(f64::NAN, |time| {
-            (stats.uptime.saturating_sub(time)).as_secs_f64()
-        });
-        self.single(
-            "last_data_age_seconds",
-            "Time since the last message.",
-            "gauge",
-            Number(seconds),
-        )?;
-        let uptime = Number(stats.uptime.as_secs_f64());
-        self.single("uptime_seconds", "Time since the start.", "gauge", uptime)
+            |stats, series| {
+                let reasons = stats.reconnects.named();
+                let mut reasons = reasons.into_iter();
+                reasons.try_for_each(|(reason, count)| series.count(&[("reason", reason)], count))
+            },
+        )
     }
 
-    fn times(&mut self, stats: &ReactorStats) -> fmt::Result {
-        self.head(
+    fn queues_and_times(&mut self) -> fmt::Result {
+        self.counter(
+            "send_drops_total",
+            "Messages that were not sent.",
+            |stats| stats.drops,
+        )?;
+        self.gauge(
+            "queued_bytes",
+            "Bytes that wait for the sockets.",
+            |stats| stats.queued_bytes,
+        )?;
+        self.gauge(
+            "queued_commands",
+            "Commands of other threads that wait for the reactor.",
+            |stats| stats.queued_commands,
+        )?;
+        self.gauge(
+            "queued_bytes_high",
+            "Most bytes that ever waited on one connection.",
+            |stats| stats.queued_bytes_high,
+        )?;
+        self.gauge(
+            "last_data_age_seconds",
+            "Time since the last message.",
+            |stats| {
+                let age = |time| stats.uptime.saturating_sub(time).as_secs_f64();
+                Number(stats.last_data.map_or(f64::NAN, age))
+            },
+        )?;
+        self.gauge("uptime_seconds", "Time since the start.", |stats| {
+            Number(stats.uptime.as_secs_f64())
+        })?;
+        self.counter("turns_total", "Turns of the loop.", |stats| stats.turns)
+    }
+
+    fn histograms(&mut self) -> fmt::Result {
+        let (name, help) = (
             "connect_stage_seconds",
             "Times of the stages of connecting.",
-            "histogram",
-        )?;
-        for (stage, histogram) in [
-            ("resolve", &stats.resolve_ns),
-            ("tcp", &stats.tcp_ns),
-            ("proxy", &stats.proxy_ns),
-            ("tls", &stats.tls_ns),
-            ("upgrade", &stats.upgrade_ns),
-            ("total", &stats.connect_ns),
-        ] {
-            let label = format!("stage=\"{stage}\",");
-            self.histogram(
-                "connect_stage_seconds",
-                &label,
-                histogram,
-                &TIME_EXPONENTS,
-                1e9,
-            )?;
-        }
-        self.single("turns_total", "Turns of the loop.", "counter", stats.turns)?;
-        for (name, help, histogram) in [
-            (
-                "round_trip_seconds",
-                "From ping to pong.",
-                &stats.round_trip_ns,
-            ),
+        );
+        self.metric(name, help, "histogram", |stats, series| {
+            for (stage, histogram) in [
+                ("resolve", &stats.resolve_ns),
+                ("tcp", &stats.tcp_ns),
+                ("proxy", &stats.proxy_ns),
+                ("tls", &stats.tls_ns),
+                ("upgrade", &stats.upgrade_ns),
+                ("total", &stats.connect_ns),
+            ] {
+                series.histogram(&[("stage", stage)], histogram, &TIME_EXPONENTS, 1e9)?;
+            }
+            Ok(())
+        })?;
+        type Times = fn(&ReactorStats) -> &Histogram;
+        let times: [(_, _, Times); 3] = [
+            ("round_trip_seconds", "From ping to pong.", |stats| {
+                &stats.round_trip_ns
+            }),
             (
                 "turn_busy_seconds",
                 "Turns of the loop without the wait.",
-                &stats.busy_ns,
+                |stats| &stats.busy_ns,
             ),
             (
                 "connection_turn_seconds",
                 "Turns of single connections: reading, handlers, writing.",
-                &stats.connection_turn_ns,
+                |stats| &stats.connection_turn_ns,
             ),
-        ] {
-            self.head(name, help, "histogram")?;
-            self.histogram(name, "", histogram, &TIME_EXPONENTS, 1e9)?;
+        ];
+        for (name, help, times) in times {
+            self.metric(name, help, "histogram", |stats, series| {
+                series.histogram(&[], times(stats), &TIME_EXPONENTS, 1e9)
+            })?;
         }
-        self.head(
+        self.metric(
             "events_per_turn",
             "Sockets with news per turn of the loop.",
             "histogram",
-        )?;
-        self.histogram(
-            "events_per_turn",
-            "",
-            &stats.events_per_turn,
-            &COUNT_EXPONENTS,
-            1.0,
-        )?;
-        let Some(slowest) = &stats.slowest_turn else {
-            return Ok(());
-        };
-        self.head(
-            "slowest_turn_seconds",
-            "The longest turn of a connection.",
-            "gauge",
-        )?;
-        let name = Escaped(slowest.name.as_deref().unwrap_or(""));
-        let (slot, generation) = (
-            slowest.connection & u64::from(u32::MAX),
-            slowest.connection >> 32,
-        );
-        let callback = slowest.callback.name();
-        let labels = format_args!(
-            "{{connection=\"{slot}#{generation}\",name=\"{name}\",callback=\"{callback}\"}}"
-        );
-        self.sample(
-            "slowest_turn_seconds",
-            labels,
-            Number(slowest.took.as_secs_f64()),
+            |stats, series| series.histogram(&[], &stats.events_per_turn, &COUNT_EXPONENTS, 1.0),
         )
     }
 
-    fn sinks(&mut self, sinks: &[SinkStats]) -> fmt::Result {
-        if sinks.is_empty() {
+    /// The time is one series per reactor; whose it was are the labels of another metric, for a label that
+    /// changes with a value makes a new series each time.
+    fn slowest_turns(&mut self) -> fmt::Result {
+        self.metric(
+            "slowest_turn_seconds",
+            "The longest turn of a connection.",
+            "gauge",
+            |stats, series| {
+                let took = stats.slowest_turn.as_ref().map(|turn| turn.took);
+                took.map_or(Ok(()), |took| {
+                    series.sample("", &[], Number(took.as_secs_f64()))
+                })
+            },
+        )?;
+        self.metric(
+            "slowest_turn_info",
+            "Whose turn the longest one was.",
+            "gauge",
+            |stats, series| {
+                let Some(slowest) = &stats.slowest_turn else {
+                    return Ok(());
+                };
+                let connection = render::Id(slowest.connection).to_string();
+                let labels = [
+                    ("connection", connection.as_str()),
+                    ("name", slowest.name.as_deref().unwrap_or("")),
+                    ("callback", slowest.callback.name()),
+                ];
+                series.count(&labels, 1)
+            },
+        )
+    }
+
+    fn sinks(&mut self) -> fmt::Result {
+        if self
+            .reactors
+            .iter()
+            .all(|(_, stats)| stats.sinks.is_empty())
+        {
             return Ok(());
         }
-        self.head(
-            "trace_sink_events_total",
-            "Trace events by what became of them.",
-            "counter",
-        )?;
-        for sink in sinks {
-            let fates = [
-                ("written", sink.written),
-                ("dropped", sink.dropped),
-                ("failed", sink.failed),
-            ];
-            for (fate, count) in fates {
-                let labels = format_args!("{{sink=\"{}\",fate=\"{fate}\"}}", sink.id);
-                self.sample("trace_sink_events_total", labels, count)?;
+        let help = "Trace events by what became of them.";
+        self.counters("trace_sink_events_total", help, |stats, series| {
+            for sink in &stats.sinks {
+                let id = sink.id.to_string();
+                for (fate, count) in [
+                    ("written", sink.written),
+                    ("dropped", sink.dropped),
+                    ("failed", sink.failed),
+                ] {
+                    series.count(&[("sink", &id), ("fate", fate)], count)?;
+                }
             }
+            Ok(())
+        })
+    }
+
+    /// A metric: what it is, and then of each reactor the series that `write` writes.
+    fn metric(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: &str,
+        write: impl Fn(&ReactorStats, &mut Series<'_, '_>) -> fmt::Result,
+    ) -> fmt::Result {
+        writeln!(self.f, "# HELP websockex_{name} {help}")?;
+        writeln!(self.f, "# TYPE websockex_{name} {kind}")?;
+        for (reactor, stats) in self.reactors {
+            let f = &mut *self.f;
+            write(stats, &mut Series { f, name, reactor })?;
         }
         Ok(())
     }
 
-    fn head(&mut self, name: &str, help: &str, kind: &str) -> fmt::Result {
-        writeln!(self.f, "# HELP websockex_{name} {help}")?;
-        writeln!(self.f, "# TYPE websockex_{name} {kind}")
-    }
-
-    fn sample(&mut self, name: &str, labels: impl Display, value: impl Display) -> fmt::Result {
-        writeln!(self.f, "websockex_{name}{labels} {value}")
-    }
-
-    fn single(&mut self, name: &str, help: &str, kind: &str, value: impl Display) -> fmt::Result {
-        self.head(name, help, kind)?;
-        self.sample(name, "", value)
-    }
-
-    fn counters(&mut self, name: &str, help: &str, series: &[(Label, u64)]) -> fmt::Result {
-        self.head(name, help, "counter")?;
-        series
-            .iter()
-            .try_for_each(|(label, value)| self.sample(name, label, *value))
-    }
-
-    /// `label` ends in a comma if it is not empty.
-    fn histogram(
+    fn counters(
         &mut self,
         name: &str,
-        label: &str,
+        help: &str,
+        write: impl Fn(&ReactorStats, &mut Series<'_, '_>) -> fmt::Result,
+    ) -> fmt::Result {
+        self.metric(name, help, "counter", write)
+    }
+
+    fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: impl Fn(&ReactorStats) -> u64,
+    ) -> fmt::Result {
+        self.counters(name, help, |stats, series| series.count(&[], value(stats)))
+    }
+
+    fn gauge<V: Display>(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: impl Fn(&ReactorStats) -> V,
+    ) -> fmt::Result {
+        self.metric(name, help, "gauge", |stats, series| {
+            series.sample("", &[], value(stats))
+        })
+    }
+}
+
+/// Names of labels, with their values.
+type Labels<'a> = [(&'a str, &'a str)];
+
+/// Writes the series that a metric has of one reactor.
+struct Series<'a, 'f> {
+    f: &'a mut fmt::Formatter<'f>,
+    name: &'a str,
+    reactor: &'a str,
+}
+
+impl Series<'_, '_> {
+    fn count(&mut self, labels: &Labels<'_>, count: u64) -> fmt::Result {
+        self.sample("", labels, count)
+    }
+
+    /// `suffix` is that of the metric's name.
+    fn sample(&mut self, suffix: &str, labels: &Labels<'_>, value: impl Display) -> fmt::Result {
+        write!(self.f, "websockex_{}{suffix}", self.name)?;
+        let mut before = '{';
+        if !self.reactor.is_empty() {
+            write!(self.f, "{before}{}", self.reactor)?;
+            before = ',';
+        }
+        for (label, text) in labels {
+            write!(self.f, "{before}{label}=\"{}\"", Escaped(text))?;
+            before = ',';
+        }
+        let end = if before == ',' { "}" } else { "" };
+        writeln!(self.f, "{end} {value}")
+    }
+
+    /// `unit` is how many of the histogram's are one of the metric's.
+    fn histogram(
+        &mut self,
+        labels: &Labels<'_>,
         histogram: &Histogram,
         exponents: &[u32],
         unit: f64,
     ) -> fmt::Result {
+        let mut bucket = |bound: &str, count: u64| {
+            let labels: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
+            self.sample("_bucket", &labels, count)
+        };
         for exponent in exponents {
             // Integers below a power of two are integers up to one less.
             #[expect(clippy::cast_precision_loss, reason = "at most 35 bits")]
             let bound = Number(((1_u64 << exponent) - 1) as f64 / unit);
             let count = histogram.below_power_of_two(*exponent);
-            writeln!(
-                self.f,
-                "websockex_{name}_bucket{{{label}le=\"{bound}\"}} {count}"
-            )?;
+            bucket(&bound.to_string(), count)?;
         }
-        let count = histogram.count();
-        writeln!(
-            self.f,
-            "websockex_{name}_bucket{{{label}le=\"+Inf\"}} {count}"
-        )?;
-        let label = label.trim_end_matches(',');
-        let label = if label.is_empty() {
-            String::new()
-        } else {
-            format!("{{{label}}}")
-        };
+        bucket("+Inf", histogram.count())?;
         #[expect(
             clippy::cast_precision_loss,
             reason = "a sum of so many digits needs no more"
         )]
         let sum = Number(histogram.sum() as f64 / unit);
-        writeln!(self.f, "websockex_{name}_sum{label} {sum}")?;
-        writeln!(self.f, "websockex_{name}_count{label} {count}")
-    }
-}
-
-/// A label whose value is one of our own names.
-struct Label(&'static str, &'static str);
-
-impl Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{{{}=\"{}\"}}", self.0, self.1)
+        self.sample("_sum", labels, sum)?;
+        self.sample("_count", labels, histogram.count())
     }
 }
 
@@ -356,12 +428,12 @@ impl Display for Escaped<'_> {
 mod tests {
     use super::super::meter::{ConnectionMeter, ReactorMeter};
     use super::*;
-    use crate::trace::SinkId;
     use crate::trace::kind::Callback;
+    use crate::trace::{SinkId, SinkStats};
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    fn page() -> String {
+    fn stats() -> ReactorStats {
         let reactor = ReactorMeter::default();
         let connection = ConnectionMeter::new(
             Some("a \"b\" \\ \n".into()),
@@ -378,19 +450,20 @@ mod tests {
             failed: 0,
             last_error: None,
         });
-        stats.prometheus().to_string()
+        stats
     }
 
-    /// Every line is a comment or a sample, every metric has its head first and once, names and
-    /// values are what the format allows, and no series comes twice.
-    #[test]
-    fn every_line_is_well_formed() {
+    /// Every line is a comment or a sample, every metric has its head first and once and all its samples
+    /// behind it, names and values are what the format allows, and no series comes twice.
+    fn check(page: &str) {
         let (mut declared, mut series) = (BTreeSet::new(), BTreeSet::new());
-        for line in page().lines() {
+        let mut current = String::new();
+        for line in page.lines() {
             if let Some(head) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = head.split_once(' ').unwrap();
                 assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
                 assert!(declared.insert(name.to_owned()), "{line}");
+                name.clone_into(&mut current);
                 continue;
             }
             if line.starts_with("# HELP ") {
@@ -407,17 +480,40 @@ mod tests {
             let base = ["_bucket", "_sum", "_count"]
                 .iter()
                 .find_map(|end| name.strip_suffix(end));
-            assert!(
-                declared.contains(name) || declared.contains(base.unwrap_or("")),
-                "{line}"
-            );
+            assert!(name == current || base == Some(&current), "{line}");
         }
         assert!(series.len() > 100);
     }
 
     #[test]
+    fn every_line_is_well_formed() {
+        check(&stats().prometheus().to_string());
+    }
+
+    #[test]
+    fn several_reactors_are_one_page() {
+        let mut second = stats();
+        (second.slowest_turn, second.turns) = (None, 9);
+        second.sinks.clear();
+        let reactors = [stats(), second];
+        let page = prometheus(&reactors).to_string();
+        check(&page);
+        for line in [
+            "websockex_turns_total{reactor=\"0\"} 1",
+            "websockex_turns_total{reactor=\"1\"} 9",
+            "websockex_messages_total{reactor=\"1\",direction=\"in\"} 0",
+            "websockex_connect_stage_seconds_bucket{reactor=\"1\",stage=\"tls\",le=\"+Inf\"} 0",
+            "websockex_slowest_turn_seconds{reactor=\"0\"} 0.0000025",
+            "websockex_trace_sink_events_total{reactor=\"0\",sink=\"3\",fate=\"dropped\"} 7",
+        ] {
+            assert!(page.lines().any(|other| other == line), "{line}\n{page}");
+        }
+        assert!(!reactors[0].prometheus().to_string().contains("reactor="));
+    }
+
+    #[test]
     fn values_are_those_of_the_snapshot() {
-        let page = page();
+        let page = stats().prometheus().to_string();
         for line in [
             "websockex_messages_total{direction=\"in\"} 0",
             "websockex_uptime_seconds 1.5",
@@ -431,7 +527,8 @@ mod tests {
             "websockex_connect_stage_seconds_bucket{stage=\"tls\",le=\"+Inf\"} 0",
             "websockex_connect_stage_seconds_count{stage=\"total\"} 0",
             "websockex_trace_sink_events_total{sink=\"3\",fate=\"dropped\"} 7",
-            "websockex_slowest_turn_seconds{connection=\"5#1\",name=\"a \\\"b\\\" \\\\ \\n\",callback=\"on_timer\"} 0.0000025",
+            "websockex_slowest_turn_seconds 0.0000025",
+            "websockex_slowest_turn_info{connection=\"5#1\",name=\"a \\\"b\\\" \\\\ \\n\",callback=\"on_timer\"} 1",
         ] {
             assert!(page.lines().any(|other| other == line), "{line}\n{page}");
         }

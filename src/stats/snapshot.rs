@@ -258,7 +258,7 @@ pub struct ReactorStats {
 
 impl ReactorStats {
     /// The numbers in the text format that Prometheus scrapes; serve it as
-    /// `text/plain; version=0.0.4`.
+    /// `text/plain; version=0.0.4`. Those of several reactors: [`prometheus`](super::prometheus()).
     #[must_use]
     pub fn prometheus(&self) -> Prometheus<'_> {
         Prometheus::new(self)

@@ -150,6 +150,55 @@ fn the_reactors_own_thread_does_not_wait_for_it() {
     client.shutdown().expect("an orderly end");
 }
 
+/// Nor between two turns, when there is nobody else who would do it.
+#[test]
+fn a_reactor_that_does_not_turn_is_not_waited_for() {
+    let server = Server::echo(Transport::Plain);
+    let mut reactor = Reactor::new().expect("a reactor");
+    let remote = reactor.remote();
+    let connected = remote.connect_blocking(server.request(), Recorder::new());
+    assert!(matches!(connected, Err(Error::Refused(_))), "{connected:?}");
+    let events = remote.last_events(None, LONG);
+    assert_eq!(events, Err(SendError::OwnThread));
+    reactor.run().expect("there is nothing to do");
+}
+
+/// A handler that owns its client: dropping that does not wait for the thread which it is on.
+#[test]
+fn a_client_dropped_by_its_own_handler_ends() {
+    let server = Server::echo(Transport::Plain);
+    let (client, _watchdog) = client();
+    let (given, owned) = channel::<Client>();
+    let (told, dropped) = channel();
+    let remote = client.remote().clone();
+    let recorder = Recorder::new().message(move |_, _| {
+        drop(owned.recv().expect("the client"));
+        Ok(told.send(())?)
+    });
+    let id = client
+        .connect(server.request(), recorder)
+        .expect("it opens");
+    given.send(client).expect("the handler is there");
+    remote.send(id, "drop it").expect("it is open");
+    dropped.recv_timeout(PATIENCE).expect("it was dropped");
+    crate::support::wait_until(|| remote.send(id, "x") == Err(SendError::Gone));
+}
+
+#[test]
+fn nothing_is_left_of_a_reactor_that_was_dropped() {
+    let server = Server::echo(Transport::Plain);
+    let mut rig = Rig::new();
+    let request = server.request().name("feed");
+    let log = rig.connect(&request, Recorder::new());
+    rig.run_until(|| log.is_open());
+    let remote = rig.reactor.remote();
+    assert!(remote.status(log.id()).is_some());
+    drop(rig);
+    assert!(remote.status(log.id()).is_none());
+    assert_eq!(remote.find("feed"), None);
+    assert_eq!(remote.connections().iter().count(), 0);
+}
+
 /// The end of a linked connection ends them all, in an orderly way, however many fail with it.
 #[test]
 fn a_linked_connection_ends_the_client() {

@@ -50,6 +50,41 @@ fn closed_from_this_side() {
     }
 }
 
+/// What is ending already, for a reason that is not this side's, does not come back once this side has
+/// closed it; the reason stays what it was.
+#[test]
+fn closed_from_this_side_while_it_is_ending() {
+    let code = CloseCode::NORMAL;
+    for &transport in Transport::ALL {
+        // The peer has closed, and keeps the TCP connection open.
+        let mut duet = Duet::open_with(transport, Recorder::new(), |request| {
+            request.reconnect(ReconnectPolicy::fixed(LONG))
+        });
+        duet.deliver(&frame(0x88, &close_payload(1001, "later")));
+        duet.peer.expect_close(1001);
+        let (remote, id) = (duet.rig.reactor.remote(), duet.log.id());
+        remote.close(id, code, "").expect("it is there");
+        duet.rig.turn();
+        duet.peer.end();
+        duet.rig.run();
+        let lost = duet.log.only_lost();
+        assert_eq!((lost.why, lost.policy), (Why::remote(1001, "later"), None));
+
+        // The peer has broken the protocol.
+        let mut duet = Duet::open_with(transport, Recorder::new(), |request| {
+            request.reconnect(ReconnectPolicy::fixed(LONG))
+        });
+        duet.deliver(&frame(0x83, b""));
+        duet.peer.expect_close(1002);
+        let (remote, id) = (duet.rig.reactor.remote(), duet.log.id());
+        remote.close(id, code, "").expect("it is there");
+        duet.rig.run();
+        let lost = duet.log.only_lost();
+        assert!(lost.why.fault().is_some(), "{:?}", lost.why);
+        assert_eq!(lost.policy, None);
+    }
+}
+
 #[test]
 fn closed_by_the_peer() {
     let long = "r".repeat(123);

@@ -1,8 +1,9 @@
 //! What peers may not do, and how much they may send; the server sees which code it gets.
 
-use crate::support::{Duet, Fault, Recorder, Transport, Why, frame};
+use crate::support::{Duet, Fault, Recorder, Rig, Transport, Why, frame};
+use std::time::Duration;
 use websockex::trace::{Kind, Limit, Subject};
-use websockex::{Limits, ProtocolError};
+use websockex::{Error, Limits, PolicyError, ProtocolError, Request};
 
 /// A header that declares `length` bytes in the longest form, and has none of them.
 fn declared(first: u8, length: u64) -> Vec<u8> {
@@ -171,5 +172,25 @@ fn a_peer_that_talks_on_still_learns_why() {
         });
         rig.run_until(|| log.is_terminated());
         talker.join().expect("it saw the Close");
+    }
+}
+
+/// A time in which nothing can be done is refused before anything is tried.
+#[test]
+fn no_time_at_all_is_refused() {
+    let timeouts: [fn(Request) -> Request; 6] = [
+        |request| request.resolve_timeout(Duration::ZERO),
+        |request| request.connect_timeout(Duration::ZERO),
+        |request| request.proxy_timeout(Duration::ZERO),
+        |request| request.tls_timeout(Duration::ZERO),
+        |request| request.handshake_timeout(Duration::ZERO),
+        |request| request.open_timeout(Duration::ZERO),
+    ];
+    let mut rig = Rig::new();
+    for timeout in timeouts {
+        let request = timeout(Request::new("ws://127.0.0.1:9/").expect("a URL"));
+        let refused = rig.reactor.connect(request, Recorder::new());
+        let zero = matches!(refused, Err(Error::Policy(PolicyError::Zero(_))));
+        assert!(zero, "{refused:?}");
     }
 }

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod abort;
 mod admission;
 mod client;
 mod closing;

@@ -230,6 +230,29 @@ fn attempts_without_delay_do_not_hold_up_the_reactor() {
     assert_eq!(log.lost().len(), ENOUGH as usize);
 }
 
+/// Another request's `fail_first` means nothing any more, and its policy counts from the beginning.
+#[test]
+fn another_request_begins_with_its_own_patience() {
+    let (_first, refuses) = port_that_refuses();
+    let (_second, refuses_too) = port_that_refuses();
+    let request = |address| trusting(Request::new(format!("ws://{address}/")).expect("a URL"));
+    let thrice = ReconnectPolicy::fixed(Duration::ZERO).max_attempts(3);
+    let there = request(refuses_too).reconnect(thrice).fail_first();
+    let mut failures = 0;
+    let recorder = Recorder::new().disconnect(move |_, _| {
+        failures += 1;
+        match failures {
+            5 => Reconnect::To(Box::new(there.clone())),
+            _ => Reconnect::ByPolicy,
+        }
+    });
+    let mut rig = Rig::new();
+    let at_once = ReconnectPolicy::fixed(Duration::ZERO);
+    let log = rig.connect(request(refuses).reconnect(at_once), recorder);
+    rig.run();
+    assert_eq!(log.lost().len(), 5 + 3);
+}
+
 /// Who looks at the connection sees where it goes now, not where it began.
 #[test]
 fn the_status_names_the_server_that_is_meant_now() {

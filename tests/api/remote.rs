@@ -108,6 +108,50 @@ fn casts_wait_for_the_connection_to_open() {
     );
 }
 
+/// A peer that takes nothing, and a thread that goes on sending: all is counted, and the trace keeps
+/// room for what led there.
+#[test]
+fn sends_that_are_refused_do_not_wash_out_the_trace() {
+    const REFUSED: u64 = 1000;
+    let mut duet = Duet::open_with(Transport::Plain, Recorder::new(), |request| {
+        request.max_queued(100_000)
+    });
+    let (remote, id) = (duet.rig.reactor.remote(), duet.log.id());
+    let drops = || remote.status(id).map_or(0, |status| status.stats.drops);
+    while drops() < REFUSED {
+        let message = vec![0; 90_000];
+        remote.send(id, message).expect("it is open");
+        duet.rig.turn();
+    }
+    assert_eq!(duet.rig.traced(Kind::SendDropped), 1);
+    assert_eq!(duet.rig.traced(Kind::LimitHit), 1);
+    assert_eq!(duet.rig.traced(Kind::Connected), 1);
+    remote
+        .shutdown(Duration::ZERO)
+        .expect("the reactor is there");
+    duet.rig.run();
+}
+
+/// What was accepted for a connection that has ended by its turn is counted and recorded.
+#[test]
+fn a_message_for_what_has_ended_meanwhile_is_not_lost_silently() {
+    let duet = Duet::open(Transport::Plain, Recorder::new());
+    let Duet {
+        peer, mut rig, log, ..
+    } = duet;
+    let (remote, id) = (rig.reactor.remote(), log.id());
+    // Both wait when the turn comes, and the end comes first.
+    peer.reset();
+    crate::support::wait_until(|| {
+        remote.send(id, "too late").expect("nobody knows it yet");
+        rig.turn();
+        log.is_terminated()
+    });
+    rig.run();
+    let dropped = rig.traced(Kind::SendDropped) as u64;
+    assert_eq!(dropped, remote.stats().drops);
+}
+
 /// What waits for a connection that never opens has a limit, and is counted.
 #[test]
 fn casts_do_not_pile_up_without_limit() {

@@ -38,7 +38,8 @@ pub struct Workload {
     pub fragments: usize,
     /// `count`: messages per connection.
     pub count: u64,
-    /// `burst`: messages per connection and write; with TLS sealed together.
+    /// `burst`: messages per connection and write; with TLS sealed together, and without a rate written
+    /// with others.
     pub burst: usize,
     /// `rate`: messages per second, of all connections together; 0 is as many as possible.
     pub rate: u64,

@@ -158,8 +158,6 @@ impl World {
         self.turns_at_once += 1;
         let limit = TURNS_AT_ONCE + self.reactor.connections();
         assert!(self.turns_at_once < limit, "the loop does not come to rest");
-        let central = std::sync::Arc::clone(&self.reactor.shared.central);
-        let _entered = central.enter();
         let reactor = &mut self.reactor;
         reactor.shared.turn.read_clock();
         let count = news.len() as u64;

@@ -1,8 +1,12 @@
 //! How long a close may take, with output in front of the Close frame.
 
 use super::{Rig, SECOND};
-use crate::session::Stage;
+use crate::error::DisconnectReason;
+use crate::protocol::close::CloseCode;
+use crate::protocol::frame::OpCode;
+use crate::session::outbound::Compression;
 use crate::session::tests::Kind;
+use crate::session::{Life, Stage, Step};
 
 /// An open connection with a close timeout of a second that has begun to close.
 fn closing() -> Rig {
@@ -81,4 +85,67 @@ fn the_echo_of_a_close_waits_for_the_queue_as_well() {
     rig.pass(SECOND / 2);
     handed(&mut rig, 0, 100);
     assert_eq!(patience(&rig), 1.0);
+}
+
+fn send(rig: &mut Rig, text: &str) {
+    let payload = text.as_bytes();
+    let text = OpCode::Text;
+    rig.with(|life, output| life.send(output, None, Compression::Never, text, payload))
+        .expect("it is open");
+}
+
+/// It is over without a code, and nothing brings it back but the handler.
+fn expect_aborted(rig: &mut Rig) {
+    assert_eq!(rig.life.stage, Stage::Over);
+    assert_eq!(rig.life.next_deadline(), None);
+    let reason = rig.life.take_reason();
+    assert!(matches!(reason, DisconnectReason::Local { code: None, .. }));
+    assert_eq!(reason.close_code(), CloseCode::ABNORMAL);
+    let delay = rig.with(|life, output| life.policy_delay(&reason, output.entropy));
+    assert_eq!(delay, None);
+}
+
+#[test]
+fn an_abort_says_nothing_and_waits_for_nothing() {
+    let mut rig = Rig::new(|_| {});
+    rig.open();
+    send(&mut rig, "lost");
+    rig.life.batch = true;
+    rig.with(Life::abort);
+    assert_eq!(rig.written(), b"");
+    assert!(!rig.life.batch);
+    // The peer's Close is not listened to any more, nor is a second abort.
+    rig.with(|life, output| life.handle_close(output, None));
+    rig.with(Life::abort);
+    expect_aborted(&mut rig);
+    let told = [Kind::ClosingLocal, Kind::CloseSent, Kind::CloseReceived];
+    assert_eq!(told.map(|kind| rig.traced(kind)), [1, 0, 0]);
+}
+
+#[test]
+fn an_abort_while_closing_ends_the_waiting_and_keeps_the_reason() {
+    let mut rig = Rig::new(|_| {});
+    rig.open();
+    rig.with(|life, output| life.handle_close(output, None));
+    rig.with(Life::abort);
+    assert_eq!(rig.frames(), ["close 0"]);
+    assert_eq!(rig.life.stage, Stage::Over);
+    let reason = rig.life.take_reason();
+    assert!(matches!(
+        reason,
+        DisconnectReason::Remote { code: None, .. }
+    ));
+    assert_eq!(rig.traced(Kind::ForcedClosed), 1);
+}
+
+#[test]
+fn an_abort_without_a_connection_gives_up_the_attempt_or_the_wait() {
+    let mut rig = Rig::new(|_| {});
+    assert!(matches!(rig.pass_to_deadline(), Step::Connect(_)));
+    rig.with(Life::abort);
+    expect_aborted(&mut rig);
+    let mut rig = Rig::new(|_| {});
+    assert_eq!(rig.life.stage, Stage::BackOff);
+    rig.with(Life::abort);
+    assert_eq!(rig.life.stage, Stage::Ended);
 }

@@ -4,7 +4,7 @@ use super::{Rig, SECOND};
 use crate::error::SendError;
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::frame::OpCode;
-use crate::session::aside::{Comeback, Whereabouts};
+use crate::session::aside::Comeback;
 use crate::session::backlog::HoldLimit;
 use crate::session::liveness::Beat;
 use crate::session::outbound::{Compression, Fragment};
@@ -150,6 +150,71 @@ fn pongs_wait_for_the_socket_too() {
     assert_eq!(rig.frames(), ["pong newest"]);
 }
 
+/// Two pings in one read, of which the second finds the first one's pong on its way.
+#[test]
+fn of_two_pongs_in_a_turn_the_second_has_its_moment() {
+    let mut rig = open(&a_second());
+    for payload in ["first", "second"] {
+        control(&mut rig, OpCode::Pong, payload);
+    }
+    assert_eq!(rig.frames(), ["pong first"]);
+    assert_eq!(departures(&mut rig, 1), [after(1.0, "pong second")]);
+}
+
+/// A pong that waits for its moment does not follow the Close frame (RFC 6455 §5.5.1).
+#[test]
+fn nothing_follows_a_close() {
+    let mut rig = open(&a_second());
+    for payload in ["first", "second"] {
+        control(&mut rig, OpCode::Pong, payload);
+    }
+    close(&mut rig);
+    assert_eq!(rig.frames(), ["pong first", "close 1000"]);
+    rig.pass(SECOND * 2);
+    rig.handle_deadline();
+    assert!(rig.frames().is_empty());
+}
+
+/// When all of them are late, they do not make up for it at once: the pace is that of the frames that
+/// leave, and each connection has its turn.
+#[test]
+fn what_was_held_up_leaves_at_the_pace_too() {
+    let pacer = a_second();
+    let mut rigs: Vec<Rig> = (0..5).map(|_| open(&pacer)).collect();
+    for text in ["a", "b", "c"] {
+        for rig in &mut rigs {
+            send(rig, text);
+        }
+    }
+    let mut left = Vec::new();
+    // Nobody looked for ten seconds, in which all five moments have passed; then everybody looks often.
+    let start = rigs[0].now.after(SECOND * 10);
+    for step in 0..200_u32 {
+        let now = start.after(SECOND / 10 * step);
+        for (index, rig) in rigs.iter_mut().enumerate() {
+            rig.now = now;
+            if rig.life.next_deadline().is_some_and(|due| due <= now) {
+                rig.handle_deadline();
+            }
+            for frame in rig.frames() {
+                left.push((now.since(start).as_secs_f64(), index, frame));
+            }
+        }
+    }
+    // The first of all left ten seconds ago, in its turn.
+    assert_eq!((left[0].1, left[0].2.as_str()), (0, "a"), "{left:?}");
+    left.remove(0);
+    assert_eq!(left.len(), 14, "{left:?}");
+    for (index, pair) in left.windows(2).enumerate() {
+        let gap = pair[1].0 - pair[0].0;
+        assert!(gap > 0.49, "{gap} s after frame {index} of {left:?}");
+    }
+    let first_seconds = left.iter().filter(|(at, ..)| *at < 4.95).count();
+    assert!(first_seconds <= 6, "{left:?}");
+    let heard: std::collections::BTreeSet<_> = left[..6].iter().map(|(_, who, _)| who).collect();
+    assert_eq!(heard.len(), rigs.len(), "{left:?}");
+}
+
 /// Who waits for a message learns what became of it, and its number is nobody else's before.
 #[test]
 fn what_was_dropped_is_known_while_somebody_waits() {
@@ -161,9 +226,8 @@ fn what_was_dropped_is_known_while_somebody_waits() {
     assert_eq!(rig.frames(), ["a"]);
     assert_eq!(departures(&mut rig, 1), [after(1.0, "b")]);
     rig.with(|life, output| life.handle_close(output, None));
-    assert_eq!(rig.life.whereabouts(1), Whereabouts::Left);
-    let dropped = Whereabouts::Dropped(SendError::Gone);
-    assert_eq!(rig.life.whereabouts(2), dropped);
+    let outcomes: Vec<_> = rig.life.outcomes().collect();
+    assert_eq!(outcomes, [(1, Ok(())), (2, Err(SendError::Gone))]);
     assert_eq!(rig.life.entered(), 2);
     rig.life.watch(false);
     rig.life.take_reason();
@@ -328,12 +392,14 @@ fn what_was_held_leaves_at_its_pace() {
     for text in ["a", "b", "c"] {
         send(&mut rig, text);
     }
+    rig.life.watch(true);
     rig.open();
     rig.with(Life::release);
     assert_eq!(rig.frames(), ["a"]);
-    assert_eq!(rig.life.whereabouts(2), Whereabouts::Waiting);
+    let left = |rig: &mut Rig| rig.life.outcomes().collect::<Vec<_>>();
+    assert_eq!(left(&mut rig), [(1, Ok(()))]);
     assert_eq!(departures(&mut rig, 1), [after(1.0, "b")]);
-    assert_eq!(rig.life.whereabouts(2), Whereabouts::Left);
-    assert_eq!(rig.life.whereabouts(3), Whereabouts::Waiting);
+    assert_eq!(left(&mut rig), [(2, Ok(()))]);
     assert_eq!(departures(&mut rig, 1), [after(1.0, "c")]);
+    assert_eq!(left(&mut rig), [(3, Ok(()))]);
 }

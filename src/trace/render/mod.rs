@@ -33,7 +33,7 @@ fn write_dbg(output: &mut impl Write, event: &Event, name: &str) -> io::Result<(
 }
 
 /// A connection's id as `slot#generation`.
-struct Id(u64);
+pub(crate) struct Id(pub(crate) u64);
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

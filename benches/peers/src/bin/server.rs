@@ -32,6 +32,9 @@ const READ_BUFFER: usize = 1 << 20;
 const SEALED_AT_ONCE: u64 = 4096;
 /// Chunks that one connection gets before the events are looked at again.
 const CHUNKS_PER_TURN: usize = 16;
+/// Sealed bytes that are written at once, if no rate is asked for: a write for each small record would be
+/// slower than any client, and what is measured then is how often the client goes to sleep.
+const SEALED_PER_WRITE: usize = 64 * 1024;
 const EVENTS: usize = 4096;
 const WS: Token = Token(usize::MAX);
 const WSS: Token = Token(usize::MAX - 1);
@@ -629,29 +632,44 @@ impl Connection {
             0 => SEALED_AT_ONCE,
             burst => burst as u64,
         };
+        if self.tls.is_some() && !workload.stamped {
+            return self.feed_sealed(workload, frames, burst);
+        }
         let chunk = frames.chunk(self.feed.index, burst.min(workload.count - self.feed.index));
         self.feed.from = self.feed.index;
         self.feed.index += chunk.messages;
         if workload.stamped {
             return self.feed_stamped(chunk.bytes);
         }
-        let sum = (chunk.messages, chunk.checksum);
-        if self.tls.is_some() {
-            let end = self.feed.ends[self.feed.at];
-            let start = self
-                .feed
-                .at
-                .checked_sub(1)
-                .map_or(0, |before| self.feed.ends[before]);
+        self.feed.rest = chunk.bytes.len();
+        self.write_rest(chunk.bytes)?;
+        Ok((chunk.messages, chunk.checksum))
+    }
+
+    /// The next chunk of what was sealed; without a rate as many as one write takes.
+    fn feed_sealed(
+        &mut self,
+        workload: &Workload,
+        frames: &Frames,
+        burst: u64,
+    ) -> Result<(u64, u64)> {
+        let before = self.feed.at.checked_sub(1);
+        let start = before.map_or(0, |before| self.feed.ends[before]);
+        let (mut messages, mut checksum) = (0, 0_u64);
+        loop {
+            let left = workload.count - self.feed.index;
+            let chunk = frames.chunk(self.feed.index, burst.min(left));
+            self.feed.index += chunk.messages;
+            messages += chunk.messages;
+            checksum = checksum.wrapping_add(chunk.checksum);
+            self.feed.rest = self.feed.ends[self.feed.at] - start;
             self.feed.at += 1;
-            self.feed.rest = end - start;
-            self.feed_rest(frames)?;
-        } else {
-            self.feed.rest = chunk.bytes.len();
-            let bytes = chunk.bytes;
-            self.write_rest(bytes)?;
+            let is_full = self.feed.rest >= SEALED_PER_WRITE || workload.rate > 0;
+            if is_full || self.feed.index == workload.count {
+                self.feed_rest(frames)?;
+                return Ok((messages, checksum));
+            }
         }
-        Ok(sum)
     }
 
     /// A copy of one frame with a payload of less than 64 KiB, with the time it is now.
