@@ -49,7 +49,7 @@ impl Connection {
         let permit = shared
             .gate
             .ask(host, self.core.session.life.id, shared.turn.now);
-        self.permit = Some(Box::new(permit));
+        self.approach.get_or_insert_default().permit = Some(permit);
         if let Permit::Admitted { .. } = permit {
             self.begin_attempt(shared, Duration::ZERO);
             return;
@@ -62,7 +62,7 @@ impl Connection {
     /// It was this one's turn.
     fn begin(&mut self, shared: &mut Shared, admitted: &Admitted) {
         debug_assert_eq!(self.life().stage, Stage::Queued);
-        self.permit = Some(Box::new(admitted.permit));
+        self.approach.get_or_insert_default().permit = Some(admitted.permit);
         self.begin_attempt(shared, admitted.waited);
     }
 
@@ -89,8 +89,12 @@ impl Connection {
             | Stage::BackOff
             | Stage::Ended => false,
         };
-        if !needed && let Some(permit) = self.permit.take() {
-            shared.gate.give_back(*permit);
+        // By now there are no racers either.
+        if !needed
+            && let Some(approach) = self.approach.take()
+            && let Some(permit) = approach.permit
+        {
+            shared.gate.give_back(permit);
         }
     }
 

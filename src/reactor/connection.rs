@@ -16,7 +16,6 @@ use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
-use crate::session::admission::Permit;
 use crate::session::aside::Comeback;
 use crate::session::backlog::Backlog;
 use crate::session::outbound::Compression;
@@ -37,7 +36,7 @@ use std::time::Duration;
 pub(super) struct Connection {
     pub(super) core: Core,
     pub(super) link: Option<Link>,
-    /// The way to the link.
+    /// The way to the link, while it is on it or waits to be.
     pub(super) approach: Option<Box<Approach>>,
     /// Of the socket, new with each: an event for an earlier one is not taken for this one's.
     pub(super) token: Token,
@@ -46,11 +45,14 @@ pub(super) struct Connection {
     /// Who waits until a message is written, in the order of the messages.
     pub(super) unwritten: Option<Box<Waiters>>,
     pub(super) supervisor: Option<Box<Supervisor>>,
-    /// There while it is on its way to an open connection, or waits to be.
-    pub(super) permit: Option<Box<Permit>>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<TlsConfig>,
 }
+
+// There are very many of them, so every idle one pays for a field more. Not where debug assertions or
+// tests make a socket larger.
+#[cfg(not(any(test, debug_assertions)))]
+const _: () = assert!(size_of::<Connection>() <= 360);
 
 /// What outlives a connection that supervision starts anew.
 pub(super) struct Legacy {
@@ -102,7 +104,6 @@ impl Connection {
             armed: None,
             unwritten: None,
             supervisor: None,
-            permit: None,
             #[cfg(feature = "tls")]
             tls: request.tls,
         }
@@ -336,7 +337,7 @@ impl Connection {
         while self.life().stage == Stage::Over {
             self.finish(shared);
         }
-        if self.permit.is_some() {
+        if self.approach.is_some() {
             self.settle_permit(shared);
         }
         let life = &self.core.session.life;
@@ -400,7 +401,6 @@ impl Connection {
             let (mut output, _) = shared.turn.split(None);
             low_water = life.handle_queued(&mut output, queued);
         }
-        shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
         life.handle_handed(shared.turn.now, queued, link.handed);
         if life.stage == Stage::Failing {
             link.end();
