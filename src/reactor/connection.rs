@@ -428,7 +428,10 @@ impl Connection {
         self.drop_racers(shared);
         if let Some(mut link) = self.link.take() {
             #[cfg(feature = "tls")]
-            link.close_notify(&mut shared.spare);
+            {
+                link.close_notify(&mut shared.spare);
+                shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
+            }
             shared.network.forget(&mut link.stream);
         }
         let (mut output, _) = shared.turn.split(None);
@@ -456,7 +459,8 @@ impl Connection {
         let reason = life.take_reason();
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;
-        let by_policy = life.policy_delay(&reason, &mut shared.turn.entropy);
+        let (mut output, _) = shared.turn.split(None);
+        let by_policy = life.policy_delay(&mut output, &reason);
         let to_the_caller = life.epoch() == 0
             && life.target.options.fail_first
             && matches!(reason, DisconnectReason::ConnectFailed(_));
@@ -464,8 +468,8 @@ impl Connection {
             life.plan_end(reason);
             return;
         }
-        let last = reason.is_handler_failure() || life.unwanted || shared.is_shutting_down();
-        let policy = if last { None } else { by_policy };
+        let last = reason.is_handler_failure() || shared.is_shutting_down();
+        let policy = by_policy.filter(|_| !last && !life.unwanted);
         let decision = self.core.on_disconnect(&mut shared.turn, &reason, policy);
         shared.turn.frames.clear();
         let life = &mut self.core.session.life;

@@ -101,7 +101,7 @@ impl Life {
                 Ok(())
             }
             Stage::Closing => Err(SendError::Closing),
-            // It ends for another reason, and that is told; but it does not come back.
+            // It ends for another reason, and that is told; but by policy it does not come back.
             Stage::Closed | Stage::Failing | Stage::Over => {
                 self.unwanted = true;
                 Ok(())
@@ -150,6 +150,7 @@ impl Life {
                 return;
             }
         }
+        self.unwanted = true;
         self.drop_paced(output);
         self.batch = false;
         self.drop_now();

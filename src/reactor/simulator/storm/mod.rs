@@ -213,9 +213,10 @@ fn begin(world: &mut World, random: &mut Random, totals: &Rc<RefCell<Totals>>) {
     let time = random.within(0..BEGINNING);
     for _ in 0..random.within(0..COMMANDS + 1) {
         let (id, time) = (Rc::clone(&id), random.within(time..SHUTDOWN));
+        let totals = Rc::clone(totals);
         let command = random.within(0..10);
         world.at(time, move |world| {
-            command_from_outside(world, id.get(), command);
+            command_from_outside(world, &totals, id.get(), command);
         });
     }
     let request = random_request(random);
@@ -234,14 +235,22 @@ fn begin(world: &mut World, random: &mut Random, totals: &Rc<RefCell<Totals>>) {
     });
 }
 
-fn command_from_outside(world: &World, id: Option<ConnectionId>, command: u64) {
+fn command_from_outside(
+    world: &World,
+    totals: &RefCell<Totals>,
+    id: Option<ConnectionId>,
+    command: u64,
+) {
     let Some(id) = id else {
         return;
     };
     let remote = world.remote();
     // Refused when the connection has ended, or is not open: that is how it should be.
     let _ = match command {
-        0 => remote.close(id, crate::protocol::close::CloseCode::NORMAL, ""),
+        0 => {
+            totals.borrow_mut().closed.insert(id);
+            remote.close(id, crate::protocol::close::CloseCode::NORMAL, "")
+        }
         1 | 2 => remote.send(id, "from outside"),
         3 => remote.pause_reading(id),
         4 | 5 => remote.resume_reading(id),

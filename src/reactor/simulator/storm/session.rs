@@ -5,7 +5,8 @@ use super::super::random::Random;
 use super::payload::{Received, payload};
 use crate::error::{DisconnectReason, Error, SendError};
 use crate::handler::{
-    Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect, Termination,
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, Reconnect,
+    Termination,
 };
 use crate::protocol::close::CloseCode;
 use crate::protocol::handshake::HandshakeError;
@@ -13,7 +14,7 @@ use crate::session::Time;
 use crate::session::timers::TimerId;
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) struct Totals {
     pub(super) messages: u64,
     /// Servers that end in good order without a Close frame, and how many messages they send before.
     pub(super) finished: BTreeMap<u64, u64>,
+    /// Those that were closed from outside since they were last open.
+    pub(super) closed: BTreeSet<ConnectionId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub(super) struct Session {
     sent: u64,
     first_batch: Option<Time>,
     last_batch: Option<Time>,
+    /// It has closed since it was last open.
+    closed: bool,
 }
 
 impl Session {
@@ -90,6 +95,7 @@ impl Session {
             sent: 0,
             first_batch: None,
             last_batch: None,
+            closed: false,
         }
     }
 
@@ -125,6 +131,7 @@ impl Session {
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {
+        self.closed = true;
         let _ = cx.close_with(CloseCode::NORMAL, &self.sent.to_string());
     }
 
@@ -184,11 +191,12 @@ impl Session {
     }
 
     /// Full jitter between bounds, from the start after data came in for a while.
-    fn check_policy(&mut self, disconnect: &Disconnect<'_>) {
+    fn check_policy(&mut self, id: ConnectionId, disconnect: &Disconnect<'_>) {
         let reason = disconnect.reason;
         let ends = matches!(reason, DisconnectReason::Local { .. }) || reason.is_handler_failure();
         let Some(delay) = disconnect.policy else {
-            return self.require(ends || self.is_late(), "the policy gives up");
+            let closed = self.closed || self.totals.borrow().closed.contains(&id);
+            return self.require(ends || closed || self.is_late(), "the policy gives up");
         };
         self.require(!ends, "the policy goes on");
         let span = self.last_batch.zip(self.first_batch);
@@ -220,6 +228,8 @@ impl Session {
 impl Handler for Session {
     fn on_open(&mut self, cx: &mut Context<'_>, open: &Open<'_>) -> HandlerResult {
         self.note("open");
+        self.closed = false;
+        self.totals.borrow_mut().closed.remove(&cx.id());
         self.require(self.phase == Phase::Between, "opened");
         self.require(open.epoch == self.epoch + 1, "an epoch is missing");
         self.require(
@@ -312,7 +322,7 @@ impl Handler for Session {
             );
             self.require(self.log.now() >= self.not_before, "failed before its time");
         }
-        self.check_policy(disconnect);
+        self.check_policy(cx.id(), disconnect);
         let failed = self.phase == Phase::Failed;
         self.require(
             !failed || disconnect.reason.is_handler_failure(),
@@ -334,6 +344,10 @@ impl Handler for Session {
             Reconnect::After(delay) => Some(*delay),
             Reconnect::To(_) => Some(Duration::ZERO),
         };
+        if matches!(decision, Reconnect::To(_)) {
+            // The other request's policy begins anew.
+            self.failures = 0;
+        }
         // A handler that has failed, or that closes now, has no say.
         let delay = delay.filter(|_| !failed);
         self.phase = match delay {
