@@ -428,10 +428,7 @@ impl Connection {
         self.drop_racers(shared);
         if let Some(mut link) = self.link.take() {
             #[cfg(feature = "tls")]
-            {
-                link.close_notify(&mut shared.spare);
-                shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
-            }
+            link.close_notify(&mut shared.spare);
             shared.network.forget(&mut link.stream);
         }
         let (mut output, _) = shared.turn.split(None);
