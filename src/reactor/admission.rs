@@ -9,7 +9,6 @@ use super::{Reactor, Shared};
 use crate::handler::ConnectionId;
 use crate::session::Stage;
 use crate::session::admission::{Admitted, Permit};
-use std::mem;
 use std::time::Duration;
 
 impl Reactor {
@@ -34,7 +33,7 @@ impl Reactor {
                 return;
             };
             self.with(id, |connection, shared| {
-                if mem::take(&mut connection.core.ready) {
+                if std::mem::take(&mut connection.core.ready) {
                     connection.handle_handshake(shared);
                 }
             });
