@@ -33,9 +33,15 @@ pub(super) struct Core {
     /// Casts that wait for the connection to open.
     pub(super) casts: Casts,
     /// Who waits for the connection to open.
-    pub(super) opened: Option<Opened>,
+    pub(super) opened: Option<Box<Opened>>,
     /// What other threads were told last.
     pub(super) published: Availability,
+    /// Reading was paused when the last turn ended.
+    pub(super) paused: bool,
+    /// On the ready list: there is more to read than a turn's share. Or, while TLS is agreed on, in the
+    /// queue of handshakes. Here, with the other small ones, because every struct is rounded up to
+    /// eight bytes.
+    pub(super) ready: bool,
     pub(super) meter: Arc<ConnectionMeter>,
 }
 

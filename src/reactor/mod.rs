@@ -440,7 +440,7 @@ impl Reactor {
         for index in 0..self.ready.len() {
             let id = self.ready[index];
             self.with(id, |connection, shared| {
-                if mem::take(&mut connection.ready) {
+                if mem::take(&mut connection.core.ready) {
                     connection.handle_readable(shared);
                 }
             });
@@ -602,7 +602,7 @@ impl Reactor {
             self.connections.resize_with(slot + 1, || None);
         }
         let mut connection = Connection::new(id, request, handler, &self.shared);
-        connection.core.opened = opened;
+        connection.core.opened = opened.map(Box::new);
         self.connections[slot] = Some(Box::new(connection));
         self.with(id, |_, _| {});
     }
@@ -703,7 +703,7 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
             next.supervisor = Some(supervisor);
             next.inherit(legacy, reason);
             // A turn of its own, in which its first attempt is armed.
-            next.ready = true;
+            next.core.ready = true;
             shared.ready.push(id);
             // What the last one was, this one is not.
             shared.central.slots().publish(id, next.core.published);

@@ -285,6 +285,7 @@ impl Connection {
             return fate;
         }
         let turn = &mut shared.turn;
+        turn.tally.outbound.socket_bytes += std::mem::take(&mut shared.spare.written);
         let life = &mut self.core.session.life;
         let meter = &*self.core.meter;
         meter.state.set(ConnectionState::of(life.stage) as u32);

@@ -21,11 +21,12 @@ impl Life {
     /// After an attempt that the server has redirected: the next one goes there, at once and without
     /// asking the handler. False if there was no redirect, or none that may be followed.
     pub(crate) fn follow_redirect(&mut self, output: &mut Output<'_>) -> bool {
-        let next = match self.ending.as_deref() {
+        let next = match self.ending() {
             Some(DisconnectReason::ConnectFailed(Error::Handshake(HandshakeError::Rejected(
                 rejection,
             )))) if self.redirects < self.target.options.max_redirects => {
-                redirect::follow(&self.target, self.built.as_deref(), rejection)
+                let built = self.aside.as_ref().and_then(|aside| aside.built.as_ref());
+                redirect::follow(&self.target, built, rejection)
             }
             _ => None,
         };
@@ -37,8 +38,8 @@ impl Life {
         self.redirects += 1;
         let url = next.url.clone();
         let from = std::mem::replace(&mut self.target, next);
-        self.built.get_or_insert_with(|| Box::new(from));
-        self.ending = None;
+        self.aside().built.get_or_insert(from);
+        self.take_ending();
         self.stage = Stage::BackOff;
         self.deadline = Some(output.now);
         self.record(output, Kind::ReconnectScheduled, |time, id| {
@@ -59,9 +60,7 @@ impl Life {
             aside.handing = None;
         }
         self.tidy();
-        self.ending
-            .take()
-            .map_or(DisconnectReason::Dropped, |reason| *reason)
+        self.take_ending().unwrap_or(DisconnectReason::Dropped)
     }
 
     /// How long the stages of the attempt took that is under way, or was the last.
@@ -146,7 +145,7 @@ impl Life {
 
     /// There is no next attempt.
     pub(crate) fn plan_end(&mut self, reason: DisconnectReason) {
-        self.ending = Some(Box::new(reason));
+        self.set_ending(reason);
         self.stage = Stage::Ended;
     }
 

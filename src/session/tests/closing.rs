@@ -44,7 +44,7 @@ fn the_answer_is_awaited_from_when_the_socket_has_the_close_frame() {
     rig.pass(SECOND / 2);
     handed(&mut rig, 0, 100);
     assert_eq!(patience(&rig), 0.5, "nothing more is said");
-    assert!(rig.life.aside.is_none());
+    assert!(rig.life.aside().handing.is_none());
     rig.pass_to_deadline();
     assert_eq!(rig.life.stage, Stage::Over);
     assert_eq!(rig.traced(Kind::ForcedClosed), 1);
