@@ -432,7 +432,10 @@ impl Connection {
         self.drop_racers(shared);
         if let Some(mut link) = self.link.take() {
             #[cfg(feature = "tls")]
-            link.close_notify(&mut shared.spare);
+            {
+                link.close_notify(&mut shared.spare);
+                shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
+            }
             shared.network.forget(&mut link.stream);
         }
         let (mut output, _) = shared.turn.split(None);
@@ -460,7 +463,8 @@ impl Connection {
         let reason = life.take_reason();
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;
-        let by_policy = life.policy_delay(&reason, &mut shared.turn.entropy);
+        let (mut output, _) = shared.turn.split(None);
+        let by_policy = life.policy_delay(&mut output, &reason);
         let to_the_caller = life.epoch() == 0
             && life.target.options.fail_first
             && matches!(reason, DisconnectReason::ConnectFailed(_));
@@ -573,7 +577,12 @@ impl Waiters {
         let end = link.handed + link.queued() as u64;
         let sent = self.sent.drain(..).map(|written| (end, written));
         self.queued.extend(sent);
-        while let Some((_, written)) = self.queued.pop_front_if(|(end, _)| *end <= link.handed) {
+        while self
+            .queued
+            .front()
+            .is_some_and(|(end, _)| *end <= link.handed)
+            && let Some((_, written)) = self.queued.pop_front()
+        {
             answer(&written, Ok(()));
         }
     }

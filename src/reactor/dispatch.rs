@@ -283,6 +283,7 @@ impl Core {
             decision = Some(handler.on_disconnect(cx, &disconnect));
             Ok(())
         });
+        turn.trace.give_back(events);
         decision.unwrap_or(Reconnect::Never)
     }
 
@@ -309,6 +310,7 @@ impl Core {
         let handler = self.handler;
         // A panic here has nothing left to take down.
         let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
+        turn.trace.give_back(events);
         match self.opened {
             None => reason,
             Some(waiting) => {

@@ -345,7 +345,8 @@ impl Link {
             cipher.clear();
             let partial = self.partial.as_mut_slice();
             if tls.close_notify(partial, &mut cipher).is_ok() {
-                write(&mut self.stream, cipher.as_slice(), &mut self.error);
+                let taken = write(&mut self.stream, cipher.as_slice(), &mut self.error);
+                self.written += taken as u64;
             }
             spare.cipher = cipher;
         }

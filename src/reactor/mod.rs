@@ -683,6 +683,9 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
         }
         None => (Verdict::End, None),
     };
+    if let Some(supervisor) = supervisor.as_ref().filter(|_| verdict == Verdict::Escalate) {
+        supervisor.record_limit(&connection, shared);
+    }
     let mut escalates = options.linked && failure || verdict == Verdict::Escalate;
     let restart = match (verdict, supervisor) {
         (Verdict::Restart(count), Some(supervisor)) => Some((supervisor, count)),

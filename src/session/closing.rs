@@ -150,6 +150,7 @@ impl Life {
                 return;
             }
         }
+        self.unwanted = true;
         self.drop_paced(output);
         self.batch = false;
         self.drop_now();

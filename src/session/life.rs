@@ -115,7 +115,7 @@ pub(crate) struct Life {
     pub(super) ending: Option<Box<DisconnectReason>>,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
-    /// This side has closed it when it was ending for another reason.
+    /// This side has closed it, whatever else it is ending for.
     pub(crate) unwanted: bool,
     /// What few connections have.
     pub(super) aside: Option<Box<Aside>>,

@@ -3,7 +3,6 @@
 //! The last part of a connection's [`Life`]. The handler decides; [`policy`](super::policy) says what
 //! happens where it leaves that to the request, and [`redirect`](super::redirect) where to.
 
-use super::Entropy;
 use super::aside::Comeback;
 use super::life::{Life, Stage};
 use super::options::Target;
@@ -13,7 +12,7 @@ use crate::error::{DisconnectReason, Error};
 use crate::protocol::handshake::HandshakeError;
 use crate::stats::StageTimes;
 use crate::trace::event::Event;
-use crate::trace::kind::Kind;
+use crate::trace::kind::{Kind, Limit};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,8 +84,8 @@ impl Life {
     /// What the policy would do after `reason`: connect again after this time, or never.
     pub(crate) fn policy_delay(
         &mut self,
+        output: &mut Output<'_>,
         reason: &DisconnectReason,
-        entropy: &mut Entropy,
     ) -> Option<Duration> {
         let policy = &self.target.options.reconnect;
         let asked = match reason {
@@ -113,7 +112,15 @@ impl Life {
                 None
             }
         };
-        let delay = policy.delay(self.failures, entropy)?;
+        let failures = self.failures;
+        if let Some(most) = policy.has_given_up(failures) {
+            self.record(output, Kind::LimitHit, |time, id| {
+                let (failures, most) = (u64::from(failures), u64::from(most));
+                Event::limit_hit(time, id, Limit::Attempts, failures, most)
+            });
+            return None;
+        }
+        let delay = policy.delay(failures, output.entropy)?;
         Some(delay.max(asked.unwrap_or_default()))
     }
 

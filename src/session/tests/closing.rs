@@ -101,7 +101,7 @@ fn expect_aborted(rig: &mut Rig) {
     let reason = rig.life.take_reason();
     assert!(matches!(reason, DisconnectReason::Local { code: None, .. }));
     assert_eq!(reason.close_code(), CloseCode::ABNORMAL);
-    let delay = rig.with(|life, output| life.policy_delay(&reason, output.entropy));
+    let delay = rig.with(|life, output| life.policy_delay(output, &reason));
     assert_eq!(delay, None);
 }
 
