@@ -106,7 +106,7 @@
 //! | `deflate` | yes | permessage-deflate through zlib-rs; offered when a request asks for it |
 //! | `log` | no | [`trace`] events to the crate `log` |
 //! | `tracing` | no | [`trace`] events to the crate `tracing` |
-//! | `simdutf8` | yes | SIMD validation of text that is not ASCII |
+//! | `simdutf8` | yes | SIMD validation of text that is not ASCII, off x86-64, where it needs no crate |
 //!
 //! Without default features the crate depends on mio, getrandom and socket2 (on Unix also on libc, for
 //! the name of one error; on Linux on nix, to pin a thread to a core and for receive timestamps), and on what these need.
