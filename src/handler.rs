@@ -212,8 +212,10 @@ pub enum Reconnect {
     /// Connect again after this time.
     After(Duration),
     /// Connect at once, with another request: another URL, other headers, and all its other settings
-    /// in the place of the former ones, such as [`Request::linked`], the policy and what is held. Only
-    /// the name stays. [`Request::fail_first`] is without meaning here: it has not been the first.
+    /// in the place of the former ones, such as [`Request::linked`], the policy, which begins anew, and
+    /// what is held. Only the name stays. [`Request::fail_first`] is without meaning here: it has not been
+    /// the first. Two servers that both refuse, and a handler that goes to and fro between them without
+    /// looking, keep the reactor busy; [`Admission`](crate::Admission) can hold that back.
     To(Box<Request>),
 }
 
@@ -593,7 +595,8 @@ impl Context<'_> {
         self.life.timers.cancel(timer)
     }
 
-    /// Sets how much of this connection is recorded from now on.
+    /// Sets how much of this connection is recorded from now on, unless the environment has said it, see
+    /// [`VARIABLE`](crate::sinks::VARIABLE).
     pub fn set_trace(&mut self, level: Level) {
         self.life.set_level(&mut self.output, level);
     }

@@ -10,6 +10,7 @@
 )]
 mod support;
 
+use std::ffi::OsStr;
 use std::io;
 use std::process::Command;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use support::{PATIENCE, Recorder, Rig, SHORT, Server, Transport, Watchdog, frame};
 use websockex::sinks::VARIABLE;
 use websockex::trace::{Kind, Level, Record, Sink};
-use websockex::{Client, CloseCode, Reactor, SendError};
+use websockex::{Client, CloseCode, Reactor, Reconnect, SendError};
 
 /// Sends so many texts, and drops the connection.
 fn blasting(texts: usize) -> Server {
@@ -224,7 +225,7 @@ fn a_handler_cannot_wait_for_a_sink_to_be_removed() {
 }
 
 /// Runs this test's own program again, with the variable set, and returns its standard error.
-fn with_variable(value: &str) -> String {
+fn with_variable(value: impl AsRef<OsStr>) -> String {
     let program = std::env::current_exe().expect("this program");
     let mut command = Command::new(program);
     command.args([
@@ -238,7 +239,7 @@ fn with_variable(value: &str) -> String {
     String::from_utf8(output.stderr).expect("text")
 }
 
-/// It says that it wants no trace at all.
+/// It says that it wants no trace at all, wherever that can be said.
 #[test]
 #[ignore = "run by the tests below, in a process of its own"]
 fn the_program_that_nobody_can_recompile() {
@@ -249,7 +250,23 @@ fn the_program_that_nobody_can_recompile() {
         .trace(Level::Off)
         .name("old")
         .close_timeout(SHORT);
-    rig.connect(request, Recorder::new());
+    let again = request.clone();
+    let recorder = Recorder::new()
+        .open(|cx, _| {
+            cx.set_trace(Level::Off);
+            Ok(())
+        })
+        .disconnect(move |_, disconnect| match disconnect.epoch {
+            1 => Reconnect::To(Box::new(again.clone())),
+            _ => Reconnect::Never,
+        });
+    let id = rig.connect(request, recorder).id();
+    let remote = rig.reactor.remote();
+    remote.set_trace(None, Level::Off).expect("it runs");
+    remote.set_trace(Some(id), Level::Off).expect("it runs");
+    // Another one at the same time, which ends at once.
+    let other = Reactor::builder().trace(Level::Off).build();
+    other.expect("a reactor").run().expect("an orderly end");
     rig.run();
 }
 
@@ -261,10 +278,13 @@ fn the_environment_overrules_the_program() {
     for line in [
         "*DBG* old successfully connected (epoch 1)\n",
         "*DBG* old received frame: text (4 B): \"tick\"\n",
+        "*DBG* old successfully reconnected (epoch 2)\n",
         "*DBG* old terminated: ",
     ] {
         assert!(printed.contains(line), "{line} in {printed}");
     }
+    assert_eq!(printed.matches("received frame").count(), 2, "{printed}");
+    assert!(!printed.contains("changed the trace level"), "{printed}");
     let lifecycle = with_variable("lifecycle,print");
     assert!(lifecycle.contains("successfully connected") && !lifecycle.contains("received frame"));
     let wrong = with_variable("verbose");
@@ -274,19 +294,35 @@ fn the_environment_overrules_the_program() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn an_environment_that_is_no_text_is_not_ignored_in_silence() {
+    use std::os::unix::ffi::OsStrExt;
+    let wrong = with_variable(OsStr::from_bytes(b"print,file=\xff"));
+    assert!(
+        wrong.contains("WEBSOCKEX_TRACE has \"print,file=\u{fffd}\", which means nothing"),
+        "{wrong}"
+    );
+}
+
 #[test]
 fn the_environment_names_a_file() {
     let name = format!("websockex-environment-{}", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    let silent = with_variable(&format!("frames,json,file={}", path.display()));
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir(&directory).expect("it is not there yet");
+    let path = directory.join("trace");
+    let silent = with_variable(format!("frames,json,file={}", path.display()));
     assert!(!silent.contains("*DBG*"), "{silent}");
     let text = std::fs::read_to_string(&path).expect("the file is there");
-    std::fs::remove_file(&path).expect("the file is there");
+    // The other reactor, to which nothing happens.
+    let second = std::fs::read_to_string(directory.join("trace-2"));
+    assert_eq!(second.expect("the file is there"), "");
+    std::fs::remove_dir_all(&directory).expect("it is there");
     let events: Vec<&str> = text
         .lines()
         .map(|line| {
             assert!(
-                line.starts_with("{\"unix_ns\":") && line.ends_with('}'),
+                line.starts_with("{\"unix_ns\":") && line.contains(",\"reactor\":0,"),
                 "{line}"
             );
             let rest = line

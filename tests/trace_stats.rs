@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 use support::{PATIENCE, Recorder, Rig, Server, Transport, frame};
 use websockex::trace::Callback;
-use websockex::{ConnectionState, Pacer, ReconnectPolicy};
+use websockex::{ConnectionState, Message, Pacer, ReconnectPolicy};
 
 const MESSAGES: usize = 200;
 const TEXT: &str = "twelve bytes";
@@ -136,6 +136,27 @@ fn messages_in_pieces_are_counted_as_messages() {
     rig.run();
 }
 
+/// Those before it, the one that the handler fails at, and none behind.
+#[test]
+fn messages_are_counted_up_to_a_panic() {
+    let server = Server::start(Transport::Plain, |_, mut peer| {
+        let texts = ["one", "two", "three", "four"];
+        peer.accept_and_send(&texts.map(|text| frame(0x81, text.as_bytes())).concat());
+        peer.drain();
+    });
+    let mut rig = Rig::new();
+    let remote = rig.reactor.remote();
+    let recorder = Recorder::new().message(|_, message| match message {
+        Message::Text("three") => panic!("on purpose"),
+        _ => Ok(()),
+    });
+    rig.connect(server.request(), recorder);
+    rig.run();
+    let received = remote.stats().received;
+    assert_eq!((received.messages, received.message_bytes), (3, 11));
+    assert_eq!((received.frames.text, received.frame_bytes), (3, 11));
+}
+
 #[test]
 fn reconnects_are_counted_by_reason() {
     let server = Server::start(Transport::Plain, |number, mut peer| match number {
@@ -203,6 +224,22 @@ fn what_waits_is_counted() {
     rig.run();
     let stats = remote.stats();
     assert_eq!((stats.queued_bytes, stats.queued_commands), (0, 0));
+}
+
+/// Names may come from anywhere; the table is printed on terminals.
+#[test]
+fn a_name_in_the_table_of_connections_is_one_line_of_visible_characters() {
+    let mut rig = Rig::new();
+    let remote = rig.reactor.remote();
+    let server = Server::echo(Transport::Plain);
+    let request = server.request().name("\u{1b}[2J it's\n\u{202e}\"me\"");
+    rig.connect(request, Recorder::new());
+    let table = remote.connections().to_string();
+    assert_eq!(table.lines().count(), 2, "{table:?}");
+    let shown = "\\u{1b}[2J it's\\n\\u{202e}\"me\"@127.0.0.1";
+    assert!(table.contains(shown), "{table:?}");
+    remote.shutdown(PATIENCE).expect("it runs");
+    rig.run();
 }
 
 #[test]

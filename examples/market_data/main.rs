@@ -228,6 +228,9 @@ struct Session {
 impl Session {
     fn new(options: &Options, interrupted: Arc<AtomicBool>) -> Result<Self, BoxError> {
         let mut builder = Reactor::builder();
+        if options.report.is_some() {
+            builder = builder.trace_capacity(report::trace_capacity(options.connections));
+        }
         if options.trace.is_some() {
             builder = builder.trace_sink(|record: &Record| {
                 if record.name() == TRACED {

@@ -44,6 +44,19 @@ impl Sample {
     }
 }
 
+/// Events of a connection's whole life: eleven, one more with TLS, another if it had to wait for its turn to
+/// connect; and some to spare for those that are opened again.
+const EVENTS_PER_LIFE: usize = 20;
+/// As many as the trace of a reactor keeps anyway.
+const LEAST_EVENTS: usize = 8192;
+
+/// How many events the trace must hold for the time lines to have every connection on them.
+pub(crate) fn trace_capacity(connections: usize) -> usize {
+    connections
+        .saturating_mul(EVENTS_PER_LIFE)
+        .max(LEAST_EVENTS)
+}
+
 /// Writes the page.
 ///
 /// # Errors
@@ -114,8 +127,8 @@ fn page(outcome: &Outcome, samples: &[Sample], stats: &ReactorStats, trace: &Rin
         ],
     }
     .figure();
-    page += &timeline::connecting(trace);
-    page += &timeline::lives(trace);
+    page += &timeline::connecting(trace, outcome.asked);
+    page += &timeline::lives(trace, outcome.asked);
     page + "</main>\n</html>\n"
 }
 

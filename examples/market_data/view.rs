@@ -101,8 +101,9 @@ fn busiest(span: &Span) -> String {
     let mut text = String::new();
     for (name, messages) in &span.busiest {
         let per_second = *messages as f64 / span.seconds;
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{name} {per_second:.0}/s  ");
+        // A venue's own text: what would move the cursor of a terminal, or worse, must not get there. Writing to
+        // a string cannot fail.
+        let _ = write!(text, "{} {per_second:.0}/s  ", name.escape_debug());
     }
     text.truncate(text.trim_end().len());
     text
@@ -214,4 +215,34 @@ fn number(value: Option<f64>) -> String {
 
 fn or_null(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "null".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::meter::Meter;
+    use super::super::scan;
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_venue_commands_the_terminal() {
+        let message = "{\"symbol\":\"\x1b]0;owned\x07BTC\u{202e}\",\"price\":1}";
+        let mut totals = Totals::default();
+        let mut meter = Meter::start(&mut totals);
+        let number = totals.instrument(scan::instrument(message).unwrap());
+        totals.count(Some(number), message.len());
+        let span = meter.tick(&mut totals);
+        for text in [
+            line(Duration::from_secs(1), &span, &totals),
+            block(Duration::from_secs(1), &span, &totals),
+        ] {
+            let odd = text
+                .chars()
+                .find(|character| character.is_control() && *character != '\n');
+            assert_eq!(odd, None, "{text:?}");
+            assert!(
+                text.contains("BTC") && !text.contains('\u{202e}'),
+                "{text:?}"
+            );
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::buffer::MessageBuffer;
 use super::decoder::{Limits, Observer};
 use super::deflate::Inflater;
 use super::error::ProtocolError;
-use super::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LENGTH, OpCode};
+use super::frame::{Fragment, FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LENGTH, OpCode};
 use super::mask;
 
 /// An incomplete header, frame or message.
@@ -77,41 +77,37 @@ impl Assembly {
     /// Takes the fragments of an uncompressed message that lie whole and in order in `input`, those
     /// of a server: what a message in fragments consists of nearly always. `None` says only that
     /// the message is not complete; the rest of [`advance`](Decoder::advance) has to look why.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_fragments(
         &mut self,
         input: &mut &[u8],
         limits: &Limits,
         observer: &mut impl Observer,
-    ) -> Result<Option<FrameHeader>, ProtocolError> {
+    ) -> Result<Option<OpCode>, ProtocolError> {
         if self.header_length > 0 || self.frame.is_some() || self.inflater.is_some() {
             return Ok(None);
         }
-        while let Some((header, start, length)) = FrameHeader::parse_fragment(input) {
-            let kind = match (header.opcode, self.kind) {
-                (OpCode::Continuation, kind @ Some(_)) => kind,
-                (OpCode::Text, None) => Some(MessageKind::Text),
-                (OpCode::Binary, None) => Some(MessageKind::Binary),
-                _ => break,
-            };
-            let room = limits.max_message.saturating_sub(self.message.len() as u64);
-            if header.payload_length > limits.max_frame.min(room) {
+        let mut room = limits.max_message.saturating_sub(self.message.len() as u64);
+        while let Some(fragment) = Fragment::split(input) {
+            let length = fragment.payload.len() as u64;
+            // Something is under way if, and only if, this goes on with it.
+            let goes_on = fragment.opcode == OpCode::Continuation;
+            if goes_on != self.kind.is_some() || length > limits.max_frame || length > room {
                 break;
             }
-            let Some((payload, rest)) = input[start..].split_at_checked(length) else {
-                break;
-            };
-            *input = rest;
-            observer.frame(&header, payload);
-            self.kind = kind;
-            self.message.extend(payload);
-            if kind == Some(MessageKind::Text) {
-                self.message
-                    .validate()
-                    .map_err(ProtocolError::InvalidUtf8)?;
+            room -= length;
+            *input = fragment.rest;
+            let header = FrameHeader::plain(fragment.fin, fragment.opcode, length);
+            observer.frame(&header, fragment.payload);
+            match fragment.opcode {
+                OpCode::Text => self.kind = Some(MessageKind::Text),
+                OpCode::Binary => self.kind = Some(MessageKind::Binary),
+                _ => {}
             }
-            if header.fin {
-                return Ok(Some(header));
+            self.message.extend(fragment.payload);
+            self.validate_text()?;
+            if fragment.fin {
+                return Ok(Some(fragment.opcode));
             }
         }
         Ok(None)
@@ -196,6 +192,7 @@ impl Assembly {
         self.validate_text()
     }
 
+    #[inline(always)]
     fn validate_text(&mut self) -> Result<(), ProtocolError> {
         if self.kind == Some(MessageKind::Text) {
             // RFC 6455 §8.1; at once and not at the end, so that bad text ends the connection

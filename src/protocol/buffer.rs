@@ -112,8 +112,14 @@ impl Buffer {
     /// Appends `bytes`.
     #[inline]
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
-        self.filled += bytes.len();
+        // One look at the storage where there is room, which is nearly always.
+        let end = self.filled + bytes.len();
+        if let Some(place) = self.storage.get_mut(self.filled..end) {
+            place.copy_from_slice(bytes);
+        } else {
+            self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        }
+        self.filled = end;
     }
 
     /// Removes the first `length` bytes of the content.
@@ -183,9 +189,11 @@ impl MessageBuffer {
     /// Validates what came since the last call.
     #[inline]
     pub(crate) fn validate(&mut self) -> Result<(), InvalidUtf8> {
-        self.validator
-            .update(&self.bytes.as_slice()[self.validated..])?;
-        self.validated = self.bytes.len();
+        if self.validated < self.bytes.len() {
+            self.validator
+                .update(&self.bytes.as_slice()[self.validated..])?;
+            self.validated = self.bytes.len();
+        }
         Ok(())
     }
 

@@ -15,11 +15,14 @@ use super::assembly::{Assembly, MessageKind, PartialFrame, rotated};
 use super::close::CloseFrame;
 use super::deflate::{Agreed, Inflater};
 use super::error::ProtocolError;
-use super::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, OpCode};
+use super::frame::{
+    FrameHeader, LEAST_FRAME, MAX_CONTROL_PAYLOAD, OpCode, WHOLE_BINARY, WHOLE_TEXT, split_plain,
+};
 use super::mask;
 use super::utf8;
 
 pub use super::assembly::Pool;
+use std::marker::PhantomData;
 
 /// What arrived: a complete message, or a control frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,17 +58,19 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Longest message in one frame.
+    #[inline(always)]
+    fn longest(&self) -> u64 {
+        self.max_frame.min(self.max_message)
+    }
+}
+
 /// Sees every frame header as it is decoded, with as much of the payload as lies behind it in the
 /// same buffer (still masked if it was). For the trace; `()` looks away.
 pub trait Observer {
     /// A frame begins.
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]);
-    /// A frame that is a whole message, uncompressed and not masked: what nearly all of them are. Not
-    /// its header, which need not be put together when nobody looks.
-    #[inline(always)]
-    fn whole(&mut self, opcode: OpCode, payload: &[u8]) {
-        self.frame(&FrameHeader::whole(opcode, payload.len()), payload);
-    }
     /// A message in several frames is complete.
     fn completed(&mut self, opcode: OpCode, message: &[u8]);
 }
@@ -167,46 +172,53 @@ impl Decoder {
         pool: &mut Pool,
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'a>>, ProtocolError> {
-        match self.decode_whole(input, pool, observer) {
-            Some(message) => Ok(Some(message)),
-            None => self.decode_any(input, pool, observer),
+        if self.is_between_messages(pool) {
+            let mut rest = *input;
+            let message = match take_whole(&mut rest) {
+                Some(Event::Text(text)) => Some((OpCode::Text, text.as_bytes(), Event::Text(text))),
+                Some(Event::Binary(bytes)) => Some((OpCode::Binary, bytes, Event::Binary(bytes))),
+                _ => None,
+            };
+            if let Some((opcode, payload, event)) = message
+                && payload.len() as u64 <= self.limits.longest()
+            {
+                *input = rest;
+                let header = FrameHeader::plain(true, opcode, payload.len() as u64);
+                observer.frame(&header, payload);
+                return Ok(Some(event));
+            }
         }
+        self.decode_any(input, pool, observer)
     }
 
-    /// Takes the next event from `input` if that is a whole data message in a single frame of a
-    /// server and in order: what a feed consists of. `None` says nothing, and
-    /// nothing was taken: [`decode_any`](Self::decode_any) has to look.
+    /// The messages that `input` begins with, as far as they are what a feed consists of. `None`
+    /// when something else comes first: the rest of a message under way, or nothing ever again.
     #[inline(always)]
-    pub(crate) fn decode_whole<'i>(
+    pub(crate) fn whole_messages<'i>(
         &mut self,
-        input: &mut &'i [u8],
+        input: &'i [u8],
         pool: &mut Pool,
-        observer: &mut impl Observer,
-    ) -> Option<Event<'i>> {
+    ) -> Option<WholeMessages<'_, 'i>> {
+        if !self.is_between_messages(pool) {
+            return None;
+        }
+        let longest = usize::try_from(self.limits.longest()).unwrap_or(usize::MAX);
+        Some(WholeMessages {
+            window: &input[..input.len().min(longest)],
+            decoder: PhantomData,
+        })
+    }
+
+    /// Of a server, and with none of its messages under way?
+    #[inline(always)]
+    fn is_between_messages(&mut self, pool: &mut Pool) -> bool {
         if self.assembly.is_some() {
             self.recycle(pool);
         }
-        if self.assembly.is_some() || self.sender != Sender::Server {
-            return None;
-        }
-        let (header, start, length) = FrameHeader::parse_whole_message(input)?;
-        if header.payload_length > self.limits.max_frame
-            || header.payload_length > self.limits.max_message
-        {
-            return None;
-        }
-        let (payload, rest) = input[start..].split_at_checked(length)?;
-        let message = match header.opcode {
-            // What is wrong with bad text is found out on the long way.
-            OpCode::Text => Event::Text(utf8::validate(payload).ok()?),
-            _ => Event::Binary(payload),
-        };
-        *input = rest;
-        observer.whole(header.opcode, payload);
-        Some(message)
+        self.assembly.is_none() && self.sender == Sender::Server
     }
 
-    /// Everything that [`decode_whole`](Self::decode_whole) leaves.
+    /// Everything that [`whole_messages`](Self::whole_messages) leaves.
     pub(crate) fn decode_any<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],
@@ -227,7 +239,7 @@ impl Decoder {
                 }
                 Ok(None)
             }
-            Ok(Some(frame)) => self.finish_frame(frame, observer),
+            Ok(Some(opcode)) => self.finish_frame(opcode, observer),
             Err(error) => Err(self.fail(error)),
         }
     }
@@ -263,13 +275,13 @@ impl Decoder {
         error
     }
 
-    /// Takes input until a frame that ends an event is complete; returns its header.
+    /// Takes input until a frame that ends an event is complete; returns its opcode.
     fn advance(
         &mut self,
         input: &mut &[u8],
         pool: &mut Pool,
         observer: &mut impl Observer,
-    ) -> Result<Option<FrameHeader>, ProtocolError> {
+    ) -> Result<Option<OpCode>, ProtocolError> {
         let (sender, limits) = (self.sender, self.limits);
         let deflate = !matches!(self.inflation, Inflation::Off);
         loop {
@@ -315,7 +327,7 @@ impl Decoder {
                 if !frame.header.opcode.is_control() {
                     assembly.finish_inflating(&limits)?;
                 }
-                return Ok(Some(frame.header));
+                return Ok(Some(frame.header.opcode));
             }
         }
     }
@@ -323,10 +335,10 @@ impl Decoder {
     /// The event that a complete, final frame makes.
     fn finish_frame(
         &mut self,
-        header: FrameHeader,
+        opcode: OpCode,
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'_>>, ProtocolError> {
-        if header.opcode == OpCode::Close {
+        if opcode == OpCode::Close {
             self.sender = Sender::Nobody;
         }
         let Self {
@@ -337,11 +349,11 @@ impl Decoder {
         } = self;
         let assembly = assembly.as_mut().expect("a frame was just taken into it");
         let control = &assembly.control[..assembly.control_length];
-        let event = match header.opcode {
+        let event = match opcode {
             OpCode::Ping => Ok(Event::Ping(control)),
             OpCode::Pong => Ok(Event::Pong(control)),
             OpCode::Close => CloseFrame::parse(control).map(Event::Close),
-            opcode => {
+            OpCode::Text | OpCode::Binary | OpCode::Continuation => {
                 assembly.delivered = true;
                 if opcode == OpCode::Continuation {
                     let first = match assembly.kind {
@@ -423,6 +435,60 @@ impl Decoder {
         self.assembly
             .as_ref()
             .map_or(0, |assembly| assembly.memory())
+    }
+}
+
+/// Whole data messages, each in a single frame of a server, one behind the other in one read: what a
+/// feed consists of. While they are taken, nothing about the decoder changes, so that it is asked
+/// once for all of them.
+pub(crate) struct WholeMessages<'d, 'i> {
+    /// Of the input no more than the limits of frame and message, so that what lies within is within
+    /// them too.
+    window: &'i [u8],
+    decoder: PhantomData<&'d mut Decoder>,
+}
+
+impl<'i> WholeMessages<'_, 'i> {
+    /// Takes the next message. `None` says only that nothing was taken:
+    /// [`decode_any`](Decoder::decode_any) has to look, or, if something was taken before,
+    /// [`whole_messages`](Decoder::whole_messages) once more.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<Event<'i>> {
+        take_whole(&mut self.window)
+    }
+
+    /// The same, for those to whom a call more is nothing.
+    #[inline(never)]
+    pub(crate) fn next_apart(&mut self) -> Option<Event<'i>> {
+        self.next()
+    }
+
+    /// Bytes that were not taken; what this lessens by was.
+    #[inline(always)]
+    pub(crate) fn left(&self) -> usize {
+        self.window.len()
+    }
+}
+
+/// Takes a whole data message in one frame of a server from the start of `input`. `None` says only
+/// that nothing was taken.
+#[inline(always)]
+fn take_whole<'i>(input: &mut &'i [u8]) -> Option<Event<'i>> {
+    // The two kinds have nothing in common here, so that neither asks again which it is.
+    match input.first_chunk::<LEAST_FRAME>()?[0] {
+        WHOLE_TEXT => {
+            let (payload, rest) = split_plain(input)?;
+            // What is wrong with bad text is found out on the long way.
+            let text = utf8::validate(payload).ok()?;
+            *input = rest;
+            Some(Event::Text(text))
+        }
+        WHOLE_BINARY => {
+            let (payload, rest) = split_plain(input)?;
+            *input = rest;
+            Some(Event::Binary(payload))
+        }
+        _ => None,
     }
 }
 

@@ -19,8 +19,13 @@ const MASK: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
-const WHOLE_TEXT: u8 = FIN | OpCode::Text as u8;
-const WHOLE_BINARY: u8 = FIN | OpCode::Binary as u8;
+/// First byte of a text message in one frame, uncompressed.
+pub(super) const WHOLE_TEXT: u8 = FIN | OpCode::Text as u8;
+/// First byte of a binary message in one frame, uncompressed.
+pub(super) const WHOLE_BINARY: u8 = FIN | OpCode::Binary as u8;
+/// No frame is shorter than this but the few with no payload or one byte of it: the short ways look
+/// at so much at once.
+pub(super) const LEAST_FRAME: usize = 4;
 
 /// What a frame is (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,77 +144,15 @@ impl FrameHeader {
         Ok(Some((header, position)))
     }
 
-    /// The header of a whole, unmasked data message, if `bytes` begin with one, with its own length
-    /// and that of the payload. A feed consists of these, and a few comparisons tell them. `None`
-    /// says only that [`parse`](Self::parse) has to look.
-    #[inline]
-    pub(super) fn parse_whole_message(bytes: &[u8]) -> Option<(Self, usize, usize)> {
-        let head = bytes.first_chunk()?;
-        let opcode = match head[0] {
-            WHOLE_TEXT => OpCode::Text,
-            WHOLE_BINARY => OpCode::Binary,
-            _ => return None,
-        };
-        Self::plain(true, opcode, head, bytes)
-    }
-
-    /// Likewise that of an unmasked fragment of a data message.
-    #[inline]
-    pub(super) fn parse_fragment(bytes: &[u8]) -> Option<(Self, usize, usize)> {
-        let head = bytes.first_chunk()?;
-        let opcode = match head[0] & !FIN {
-            0x0 => OpCode::Continuation,
-            // A whole message is not a fragment.
-            0x1 if head[0] & FIN == 0 => OpCode::Text,
-            0x2 if head[0] & FIN == 0 => OpCode::Binary,
-            _ => return None,
-        };
-        Self::plain(head[0] & FIN != 0, opcode, head, bytes)
-    }
-
-    /// The header of an unmasked, uncompressed message in one frame.
-    pub(crate) const fn whole(opcode: OpCode, length: usize) -> Self {
+    /// The header of an unmasked, uncompressed frame.
+    pub(crate) const fn plain(fin: bool, opcode: OpCode, payload_length: u64) -> Self {
         Self {
-            fin: true,
-            rsv1: false,
-            opcode,
-            mask: None,
-            payload_length: length as u64,
-        }
-    }
-
-    /// What both have in common: no reserved bits, no mask.
-    #[inline(always)]
-    fn plain(
-        fin: bool,
-        opcode: OpCode,
-        &[_, second, high, low]: &[u8; 4],
-        bytes: &[u8],
-    ) -> Option<(Self, usize, usize)> {
-        // The checks of each form stand beside it, so that the short ones pay for none but theirs.
-        let (length, position) = if second < LENGTH_16 {
-            (usize::from(second), 2)
-        } else if second == LENGTH_16 {
-            let length = u16::from_be_bytes([high, low]);
-            if length < u16::from(LENGTH_16) {
-                return None;
-            }
-            (usize::from(length), 4)
-        } else if second == LENGTH_64 {
-            let length = u64::from_be_bytes(*bytes[2..].first_chunk()?);
-            check_long_length(length, 10).ok()?;
-            (usize::try_from(length).ok()?, 10)
-        } else {
-            return None;
-        };
-        let header = Self {
             fin,
             rsv1: false,
             opcode,
             mask: None,
-            payload_length: length as u64,
-        };
-        Some((header, position, length))
+            payload_length,
+        }
     }
 
     /// Writes the header into `out`, in the shortest form, and returns its length. The bytes behind it
@@ -243,6 +186,65 @@ impl FrameHeader {
         };
         out[position..position + 4].copy_from_slice(&key);
         position + 4
+    }
+}
+
+/// An unmasked fragment of a data message, all of it.
+pub(super) struct Fragment<'a> {
+    pub(super) fin: bool,
+    pub(super) opcode: OpCode,
+    pub(super) payload: &'a [u8],
+    pub(super) rest: &'a [u8],
+}
+
+impl<'a> Fragment<'a> {
+    /// Takes it from the start of `bytes`. `None` says only that [`FrameHeader::parse`] has to look.
+    #[inline(always)]
+    pub(super) fn split(bytes: &'a [u8]) -> Option<Self> {
+        let first = bytes.first_chunk::<LEAST_FRAME>()?[0];
+        let opcode = match first & !FIN {
+            0x0 => OpCode::Continuation,
+            // A whole message is not a fragment.
+            0x1 if first & FIN == 0 => OpCode::Text,
+            0x2 if first & FIN == 0 => OpCode::Binary,
+            _ => return None,
+        };
+        let (payload, rest) = split_plain(bytes)?;
+        Some(Self {
+            fin: first & FIN != 0,
+            opcode,
+            payload,
+            rest,
+        })
+    }
+}
+
+/// The payload of the frame that `bytes` begin with, and what follows it, if it is not masked and all
+/// there. A feed consists of these, and a few comparisons tell them. `None` says only that
+/// [`FrameHeader::parse`] has to look; at the first byte it looks in any case.
+#[inline(always)]
+pub(super) fn split_plain(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (body, length) = skip_plain_header(bytes)?;
+    body.split_at_checked(length)
+}
+
+/// What follows the header, and how much of that is the payload.
+#[inline(always)]
+fn skip_plain_header(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let &[_, second, high, low] = bytes.first_chunk::<LEAST_FRAME>()?;
+    // The checks of each form stand beside it, so that the short ones pay for none but theirs.
+    if second < LENGTH_16 {
+        Some((&bytes[2..], usize::from(second)))
+    } else if second == LENGTH_16 {
+        let length = u16::from_be_bytes([high, low]);
+        (length >= u16::from(LENGTH_16)).then_some((&bytes[4..], usize::from(length)))
+    } else if second == LENGTH_64 {
+        let (length, body) = bytes[2..].split_first_chunk()?;
+        let length = u64::from_be_bytes(*length);
+        check_long_length(length, 10).ok()?;
+        Some((body, usize::try_from(length).ok()?))
+    } else {
+        None
     }
 }
 
@@ -299,34 +301,42 @@ mod tests {
     /// Whatever the short ways accept, the long way reads the same.
     #[test]
     fn the_short_ways_agree_with_the_long_one() {
-        let mut accepted = [0; 2];
-        for first in 0..=u8::MAX {
+        let mut plain = 0;
+        let mut fragments = Vec::new();
+        for first in [WHOLE_TEXT, WHOLE_BINARY, 0x00, 0x80] {
             for second in 0..=u8::MAX {
                 for length in [0_u16, 1, 125, 126, 127, 255, 256, 65_535] {
                     let [high, low] = length.to_be_bytes();
                     let bytes = [first, second, high, low, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
-                    for (way, short) in [
-                        FrameHeader::parse_whole_message(&bytes),
-                        FrameHeader::parse_fragment(&bytes),
-                    ]
-                    .into_iter()
-                    .enumerate()
-                    {
-                        if let Some((header, position, payload_length)) = short {
-                            assert_eq!(FrameHeader::parse(&bytes), Ok(Some((header, position))));
-                            assert_eq!(payload_length as u64, header.payload_length);
-                            accepted[way] += 1;
-                        }
+                    if let Some((body, length)) = skip_plain_header(&bytes) {
+                        let (header, position) = FrameHeader::parse(&bytes).unwrap().unwrap();
+                        assert_eq!((header.mask, header.rsv1), (None, false));
+                        assert_eq!(header.payload_length, length as u64);
+                        assert_eq!(body, &bytes[position..]);
+                        assert_eq!(split_plain(&bytes), body.split_at_checked(length));
+                        plain += 1;
                     }
-                    assert_eq!(FrameHeader::parse_whole_message(&bytes[..3]), None);
-                    assert_eq!(FrameHeader::parse_fragment(&bytes[..3]), None);
+                    assert_eq!(split_plain(&bytes[..3]), None);
                 }
             }
         }
-        // Of each of two whole messages and four fragments: 126 lengths in the 7-bit form, of the
-        // 16-bit form the five from 126 on, of the 64-bit form all but the one with its first bit set.
-        let each = 126 * 8 + 5 + 7;
-        assert_eq!(accepted, [2 * each, 4 * each]);
+        // 126 lengths in the 7-bit form, of the 16-bit form the five from 126 on, of the 64-bit form
+        // all but the one with its first bit set.
+        assert_eq!(plain, 4 * (126 * 8 + 5 + 7));
+        for first in 0..=u8::MAX {
+            let bytes = [first, 3, 1, 2, 3, 4];
+            if let Some(fragment) = Fragment::split(&bytes) {
+                let (header, _) = FrameHeader::parse(&bytes).unwrap().unwrap();
+                assert_eq!((fragment.fin, fragment.opcode), (header.fin, header.opcode));
+                assert!(!header.rsv1);
+                assert_eq!(
+                    (fragment.payload, fragment.rest),
+                    (&[1, 2, 3][..], &[4][..])
+                );
+                fragments.push(first);
+            }
+        }
+        assert_eq!(fragments, [0x00, 0x01, 0x02, 0x80]);
     }
 
     #[test]

@@ -141,6 +141,10 @@ pub struct Headers {
     fields: Vec<Field>,
 }
 
+/// What the answer to an opening handshake has at most, if the server adds no cookies and the like.
+const USUAL_TEXT: usize = 192;
+const USUAL_FIELDS: usize = 8;
+
 /// Where a field ends; it starts where the one before it ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Field {
@@ -206,6 +210,11 @@ impl Headers {
     }
 
     fn push(&mut self, name: &str, value: &str) {
+        if self.fields.is_empty() {
+            // So that the usual answer is not moved from one allocation to the next as it grows.
+            self.text.reserve(USUAL_TEXT.max(name.len() + value.len()));
+            self.fields.reserve(USUAL_FIELDS);
+        }
         self.text.push_str(name);
         let name_end = self.text.len();
         self.text.push_str(value);
@@ -338,9 +347,12 @@ impl<L: StartLine> HeadParser<L> {
             check_prefix::<L>(line)?;
         }
         let line = strip_line_end(line)?;
-        if let Some(&byte) = line
+        let is_forbidden = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+        // All of them, so that it is done many at a time; which one it was, is asked seldom.
+        if line
             .iter()
-            .find(|&&byte| byte.is_ascii_control() && byte != b'\t')
+            .fold(false, |any, byte| any | is_forbidden(byte))
+            && let Some(&byte) = line.iter().find(|byte| is_forbidden(byte))
         {
             return Err(HeadError::Malformed(match byte {
                 // RFC 9112 §2.2: "A sender MUST NOT generate a bare CR (a CR character not

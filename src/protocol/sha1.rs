@@ -55,25 +55,37 @@ fn compress(state: &mut [u32; 5], block: &[u8; BLOCK_BYTES]) {
             .rotate_left(1);
     }
 
-    let [mut a, mut b, mut c, mut d, mut e] = *state;
-    for (t, word) in schedule.into_iter().enumerate() {
-        let (f, constant) = match t {
-            0..20 => ((b & c) | (!b & d), 0x5a82_7999),
-            20..40 => (b ^ c ^ d, 0x6ed9_eba1),
-            40..60 => ((b & c) | (b & d) | (c & d), 0x8f1b_bcdc),
-            _ => (b ^ c ^ d, 0xca62_c1d6_u32),
-        };
-        let next = a
-            .rotate_left(5)
-            .wrapping_add(f)
-            .wrapping_add(e)
-            .wrapping_add(constant)
-            .wrapping_add(word);
-        (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
-    }
-    for (word, mixed) in state.iter_mut().zip([a, b, c, d, e]) {
+    let mut mixed = *state;
+    let (quarters, _) = schedule.as_chunks::<20>();
+    mix(&mut mixed, &quarters[0], 0x5a82_7999, |b, c, d| {
+        (b & c) | (!b & d)
+    });
+    mix(&mut mixed, &quarters[1], 0x6ed9_eba1, |b, c, d| b ^ c ^ d);
+    mix(&mut mixed, &quarters[2], 0x8f1b_bcdc, |b, c, d| {
+        (b & c) | (b & d) | (c & d)
+    });
+    mix(&mut mixed, &quarters[3], 0xca62_c1d6, |b, c, d| b ^ c ^ d);
+    for (word, mixed) in state.iter_mut().zip(mixed) {
         *word = word.wrapping_add(mixed);
     }
+}
+
+/// A quarter of the steps; they differ in the constant and in `f`.
+fn mix(state: &mut [u32; 5], words: &[u32; 20], constant: u32, f: impl Fn(u32, u32, u32) -> u32) {
+    let [mut a, mut b, mut c, mut d, mut e] = *state;
+    // In fives, after which every word of the state is where it was: unrolled so, none is moved.
+    for five in words.as_chunks::<5>().0 {
+        for word in five {
+            let next = a
+                .rotate_left(5)
+                .wrapping_add(f(b, c, d))
+                .wrapping_add(e)
+                .wrapping_add(constant)
+                .wrapping_add(*word);
+            (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
+        }
+    }
+    *state = [a, b, c, d, e];
 }
 
 #[cfg(test)]

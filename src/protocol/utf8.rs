@@ -353,15 +353,15 @@ fn ascii_prefix_long(bytes: &[u8]) -> usize {
     ascii_prefix_blocks::<64>(bytes, |_| {})
 }
 
-/// Whole blocks, and a last one that may overlap them. `ahead` is told of each block before it is
-/// looked at.
+/// Whole blocks, and a last one that may overlap them. `ahead` is told where each block lies before
+/// it is looked at.
 #[inline(always)]
-fn ascii_prefix_blocks<const N: usize>(bytes: &[u8], ahead: impl Fn(&[u8; N])) -> usize {
+fn ascii_prefix_blocks<const N: usize>(bytes: &[u8], ahead: impl Fn(usize)) -> usize {
     // Without an early exit, so that the compiler sees one OR over vector registers.
     let is_ascii = |block: &[u8; N]| block.iter().fold(0, |all, byte| all | byte) < 0x80;
     let (blocks, _) = bytes.as_chunks::<N>();
     for (i, block) in blocks.iter().enumerate() {
-        ahead(block);
+        ahead(i * N);
         if !is_ascii(block) {
             return i * N;
         }
@@ -377,7 +377,7 @@ mod tests {
     use super::*;
 
     /// Texts put before the bytes under test, so that these cross the edges of SIMD blocks.
-    fn fillers() -> Vec<Vec<u8>> {
+    pub(super) fn fillers() -> Vec<Vec<u8>> {
         let ascii = (0..=70)
             .chain([127, 128, 129, 255, 256, 257])
             .map(|length| vec![b'a'; length]);
@@ -391,7 +391,7 @@ mod tests {
     }
 
     /// Every kind of code point at the edges of its range, and every way to get one wrong.
-    fn sequences() -> Vec<Vec<u8>> {
+    pub(super) fn sequences() -> Vec<Vec<u8>> {
         let mut sequences: Vec<Vec<u8>> = (0..=0xFF).map(|byte| vec![byte]).collect();
         let leads = [
             0x41, 0x80, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3,
@@ -574,10 +574,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn random_bytes_and_texts_in_random_pieces() {
+    /// Numbers below what is asked for, the same in each run.
+    pub(super) fn random() -> impl FnMut(usize) -> usize {
         let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut random = move |below: usize| {
+        move |below| {
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;
@@ -585,7 +585,12 @@ mod tests {
                 seed.to_be_bytes()[0],
                 seed.to_be_bytes()[1],
             ])) % below
-        };
+        }
+    }
+
+    #[test]
+    fn random_bytes_and_texts_in_random_pieces() {
+        let mut random = random();
         let words = [
             "a",
             "{\"price\":1}",

@@ -9,7 +9,6 @@ use super::{Reactor, Shared};
 use crate::handler::ConnectionId;
 use crate::session::Stage;
 use crate::session::admission::{Admitted, Permit};
-use std::mem;
 use std::time::Duration;
 
 impl Reactor {
@@ -34,7 +33,7 @@ impl Reactor {
                 return;
             };
             self.with(id, |connection, shared| {
-                if mem::take(&mut connection.ready) {
+                if std::mem::take(&mut connection.core.ready) {
                     connection.handle_handshake(shared);
                 }
             });
@@ -49,7 +48,7 @@ impl Connection {
         let permit = shared
             .gate
             .ask(host, self.core.session.life.id, shared.turn.now);
-        self.permit = permit;
+        self.approach.get_or_insert_default().permit = Some(permit);
         if let Permit::Admitted { .. } = permit {
             self.begin_attempt(shared, Duration::ZERO);
             return;
@@ -62,7 +61,7 @@ impl Connection {
     /// It was this one's turn.
     fn begin(&mut self, shared: &mut Shared, admitted: &Admitted) {
         debug_assert_eq!(self.life().stage, Stage::Queued);
-        self.permit = admitted.permit;
+        self.approach.get_or_insert_default().permit = Some(admitted.permit);
         self.begin_attempt(shared, admitted.waited);
     }
 
@@ -89,8 +88,12 @@ impl Connection {
             | Stage::BackOff
             | Stage::Ended => false,
         };
-        if !needed {
-            shared.gate.give_back(mem::take(&mut self.permit));
+        // By now there are no racers either.
+        if !needed
+            && let Some(approach) = self.approach.take()
+            && let Some(permit) = approach.permit
+        {
+            shared.gate.give_back(permit);
         }
     }
 
@@ -107,8 +110,8 @@ impl Connection {
     /// The TLS handshake is to begin, or to go on.
     #[cfg(feature = "tls")]
     pub(super) fn queue_handshake(&mut self, shared: &mut Shared) {
-        if !self.ready {
-            self.ready = true;
+        if !self.core.ready {
+            self.core.ready = true;
             shared.handshakes.push_back(self.core.id());
         }
     }

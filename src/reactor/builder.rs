@@ -135,9 +135,10 @@ impl ReactorBuilder {
     }
 
     /// Sends each recorded event to `sink` as well, on a thread of its own. A sink that is slow or
-    /// fails never holds the reactor up: what it does not take is dropped, and counted in
+    /// fails never holds the reactor up: what finds its queue full is dropped, and counted in
     /// [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks), which also names it for
-    /// [`Remote::remove_trace_sink`](super::Remote::remove_trace_sink).
+    /// [`Remote::remove_trace_sink`](super::Remote::remove_trace_sink). The queue has room for 8,192
+    /// events, in 2 MiB, unless the sink says otherwise; [`Queued`](crate::sinks::Queued) says it for any.
     #[must_use]
     pub fn trace_sink(mut self, sink: impl Sink + 'static) -> Self {
         self.sinks.push(Box::new(sink));
@@ -185,30 +186,31 @@ impl ReactorBuilder {
     }
 
     /// The trace as this builder and the environment want it.
-    fn recorder(&mut self, central: &Central) -> io::Result<(Recorder, Option<Level>)> {
-        let wishes = std::env::var(sinks::VARIABLE).unwrap_or_default();
+    fn recorder(&mut self, central: &Central) -> io::Result<Recorder> {
+        let wishes = std::env::var_os(sinks::VARIABLE).unwrap_or_default();
         let wishes = Wishes::parse(&wishes);
         if let Some(word) = wishes.unknown {
             let variable = sinks::VARIABLE;
             eprintln!("websockex: {variable} has {word:?}, which means nothing");
         }
         if let Some(path) = wishes.file {
-            let sink = FileSink::new(path)?.format(wishes.format);
+            let sink = FileSink::unshared(&path)?.format(wishes.format);
             self.sinks.push(Box::new(sink));
         }
         let print = self.print_trace || wishes.print;
         let mut trace = Recorder::new(self.trace_capacity, print, SystemTime::now());
+        trace.force_level(wishes.level);
         for sink in self.sinks.drain(..) {
             let tap = central.sinks.tap(sink)?;
             central.sinks.add(Arc::clone(&tap.meter));
             trace.add_outlet(Box::new(tap));
         }
-        Ok((trace, wishes.level))
+        Ok(trace)
     }
 
-    /// The reactor. What the environment variable `WEBSOCKEX_TRACE` says of the trace overrules
-    /// builder and requests, for programs that nobody can recompile: words with commas between, of
-    /// `off`, `lifecycle`, `frames`, `payload`, `print`, `file=PATH`, `json`.
+    /// The reactor. What the environment variable `WEBSOCKEX_TRACE` says of the trace's level overrules
+    /// builder, requests, handlers and [`Remote::set_trace`](super::Remote::set_trace), for programs that
+    /// nobody can recompile; [`VARIABLE`](crate::sinks::VARIABLE) has the words.
     ///
     /// # Errors
     /// [`Error::Reactor`]: the operating system gives no poll, no waker, no entropy, or no thread for
@@ -218,7 +220,7 @@ impl ReactorBuilder {
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::Reactor)?;
         let start = Instant::now();
         let central = Arc::new(Central::new(waker, start, self.command_capacity));
-        let (trace, forced_level) = self.recorder(&central).map_err(Error::Reactor)?;
+        let trace = self.recorder(&central).map_err(Error::Reactor)?;
         let system = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
         let mut stretch = Stretch::new(Box::new(system));
         let source = move |bytes: &mut [u8]| stretch.fill(bytes);
@@ -248,8 +250,7 @@ impl ReactorBuilder {
             #[cfg(feature = "tls")]
             handshakes: VecDeque::new(),
             ready: Vec::new(),
-            level: forced_level.unwrap_or(self.level),
-            forced_level,
+            level: self.level,
             sockets: 0,
             lookups: 0,
             shutdown: None,

@@ -8,6 +8,7 @@ use super::link::Link;
 use super::resolver::Waiter;
 use super::system::Readiness;
 use crate::error::Error;
+use crate::session::admission::Permit;
 use crate::session::{Session, Step};
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
@@ -22,7 +23,9 @@ use std::net::SocketAddr;
 /// What a connection needs until it has its socket; an open one keeps nothing of it.
 #[derive(Default)]
 pub(super) struct Approach {
-    /// The look-up whose answer is awaited.
+    /// What it has of the gate.
+    pub(super) permit: Option<Permit>,
+    /// The look-up whose answer is awaited; they are counted from 1.
     pub(super) lookup: u64,
     /// Sockets that race to be the link (RFC 8305).
     racers: Vec<Racer>,
@@ -133,8 +136,11 @@ impl Connection {
     }
 
     pub(super) fn drop_racers(&mut self, shared: &mut Shared) {
-        let racers = self.approach.take().map(|approach| approach.racers);
-        for mut racer in racers.into_iter().flatten() {
+        let Some(approach) = &mut self.approach else {
+            return;
+        };
+        approach.lookup = 0;
+        for mut racer in std::mem::take(&mut approach.racers) {
             shared.network.forget(&mut racer.link.stream);
         }
     }

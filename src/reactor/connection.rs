@@ -16,7 +16,6 @@ use crate::error::{Error, SendError};
 use crate::handler::{ConnectionId, Handler, Message, Reconnect};
 use crate::protocol::close::CloseFrame;
 use crate::request::Request;
-use crate::session::admission::Permit;
 use crate::session::aside::Comeback;
 use crate::session::backlog::Backlog;
 use crate::session::outbound::Compression;
@@ -37,24 +36,23 @@ use std::time::Duration;
 pub(super) struct Connection {
     pub(super) core: Core,
     pub(super) link: Option<Link>,
-    /// The way to the link.
+    /// The way to the link, while it is on it or waits to be.
     pub(super) approach: Option<Box<Approach>>,
     /// Of the socket, new with each: an event for an earlier one is not taken for this one's.
     pub(super) token: Token,
     /// The entry in the timers that counts.
     pub(super) armed: Option<Time>,
-    /// Reading was paused when the last turn ended.
-    pub(super) paused: bool,
-    /// On the ready list: there is more to read than a turn's share. Or, while TLS is agreed on, in the
-    /// queue of handshakes.
-    pub(super) ready: bool,
     /// Who waits until a message is written, in the order of the messages.
     pub(super) unwritten: Option<Box<Waiters>>,
     pub(super) supervisor: Option<Box<Supervisor>>,
-    pub(super) permit: Permit,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<TlsConfig>,
 }
+
+// There are very many of them, so every idle one pays for a field more. Not where debug assertions or
+// tests make a socket larger.
+#[cfg(not(any(test, debug_assertions)))]
+const _: () = assert!(size_of::<Connection>() <= 360);
 
 /// What outlives a connection that supervision starts anew.
 pub(super) struct Legacy {
@@ -85,7 +83,7 @@ impl Connection {
         let meter = Arc::new(meter);
         shared.central.slots().register(id, &meter);
         let mut life = Life::new(id.0, request.target, shared.level, shared.turn.now);
-        life.level = shared.forced_level.unwrap_or(life.level);
+        life.level = shared.turn.trace.forced_level().unwrap_or(life.level);
         Self {
             core: Core {
                 handler,
@@ -95,6 +93,8 @@ impl Connection {
                 },
                 casts: Casts::default(),
                 published,
+                paused: false,
+                ready: false,
                 opened: None,
                 meter,
             },
@@ -102,11 +102,8 @@ impl Connection {
             approach: None,
             token: super::NO_TOKEN,
             armed: None,
-            paused: false,
-            ready: false,
             unwritten: None,
             supervisor: None,
-            permit: Permit::None,
             #[cfg(feature = "tls")]
             tls: request.tls,
         }
@@ -340,7 +337,7 @@ impl Connection {
         while self.life().stage == Stage::Over {
             self.finish(shared);
         }
-        if self.permit != Permit::None {
+        if self.approach.is_some() {
             self.settle_permit(shared);
         }
         let life = &self.core.session.life;
@@ -352,11 +349,11 @@ impl Connection {
         let life = &self.core.session.life;
         // What has arrived while reading was paused gives no new edge.
         let paused = life.paused && life.stage == Stage::Open;
-        if self.paused && !paused && !self.ready {
-            self.ready = true;
+        if self.core.paused && !paused && !self.core.ready {
+            self.core.ready = true;
             shared.ready.push(self.core.id());
         }
-        self.paused = paused;
+        self.core.paused = paused;
         // What is due at once has the next turn, after the others had this one: a handler that arms
         // a timer without delay again and again, or a server that refuses at once, would keep it.
         let soonest = shared.turn.now.after(Duration::from_nanos(1));
@@ -404,7 +401,6 @@ impl Connection {
             let (mut output, _) = shared.turn.split(None);
             low_water = life.handle_queued(&mut output, queued);
         }
-        shared.turn.tally.outbound.socket_bytes += std::mem::take(&mut link.written);
         life.handle_handed(shared.turn.now, queued, link.handed);
         if life.stage == Stage::Failing {
             link.end();
@@ -460,7 +456,8 @@ impl Connection {
         let reason = life.take_reason();
         // From here on it is between two attempts; a handler that closes now ends it.
         life.stage = Stage::BackOff;
-        let by_policy = life.policy_delay(&reason, &mut shared.turn.entropy);
+        let (mut output, _) = shared.turn.split(None);
+        let by_policy = life.policy_delay(&mut output, &reason);
         let to_the_caller = life.epoch() == 0
             && life.target.options.fail_first
             && matches!(reason, DisconnectReason::ConnectFailed(_));
@@ -573,7 +570,12 @@ impl Waiters {
         let end = link.handed + link.queued() as u64;
         let sent = self.sent.drain(..).map(|written| (end, written));
         self.queued.extend(sent);
-        while let Some((_, written)) = self.queued.pop_front_if(|(end, _)| *end <= link.handed) {
+        while self
+            .queued
+            .front()
+            .is_some_and(|(end, _)| *end <= link.handed)
+            && let Some((_, written)) = self.queued.pop_front()
+        {
             answer(&written, Ok(()));
         }
     }

@@ -5,19 +5,20 @@ use super::Turn;
 use super::casts::{Cast, Casts, discard};
 use super::remote::{Central, Opened};
 use super::slots::Availability;
-use crate::error::DisconnectReason;
-use crate::error::Error;
+use crate::error::{BoxError, DisconnectReason, Error};
 use crate::handler::{
     ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, OpenReason,
     Reconnect, Story, Termination,
 };
-use crate::protocol::decoder::Event;
+use crate::protocol::decoder::{Decoder, Event, Pool, WholeMessages};
+use crate::protocol::frame::OpCode;
 use crate::session::backlog::Hold;
-use crate::session::inbound::FrameTrace;
+use crate::session::inbound::{FrameTrace, record_whole, records_whole};
 use crate::session::supervision::into_error;
 use crate::session::timers::Timers;
 use crate::session::{Inbound, Session, Stage, Wire};
 use crate::stats::meter::ConnectionMeter;
+use crate::stats::tally::Whole;
 use crate::trace::event::Event as TraceEvent;
 use crate::trace::kind::{Callback, Kind};
 use std::any::Any;
@@ -32,9 +33,15 @@ pub(super) struct Core {
     /// Casts that wait for the connection to open.
     pub(super) casts: Casts,
     /// Who waits for the connection to open.
-    pub(super) opened: Option<Opened>,
+    pub(super) opened: Option<Box<Opened>>,
     /// What other threads were told last.
     pub(super) published: Availability,
+    /// Reading was paused when the last turn ended.
+    pub(super) paused: bool,
+    /// On the ready list: there is more to read than a turn's share. Or, while TLS is agreed on, in the
+    /// queue of handshakes. Here, with the other small ones, because every struct is rounded up to
+    /// eight bytes.
+    pub(super) ready: bool,
     pub(super) meter: Arc<ConnectionMeter>,
 }
 
@@ -138,43 +145,12 @@ impl Core {
         let Inbound::Open(decoder) = inbound else {
             return Ok(());
         };
-        let handler = &mut *self.handler;
-        loop {
-            let mut observer = FrameTrace {
-                trace: cx.output.trace,
-                tally: cx.output.tally,
-                life: cx.life,
-                now: cx.output.now,
-            };
-            // Nearly every event is one of these two; they are not mixed with the others, so that a
-            // message goes from the decoder to the handler in registers.
-            let result = match decoder.decode_whole(&mut input, pool, &mut observer) {
-                Some(Event::Text(text)) => {
-                    cx.life.batch = true;
-                    cx.life.callback = Callback::OnMessage;
-                    handler.on_message(&mut cx, Message::Text(text))
-                }
-                Some(Event::Binary(bytes)) => {
-                    cx.life.batch = true;
-                    cx.life.callback = Callback::OnMessage;
-                    handler.on_message(&mut cx, Message::Binary(bytes))
-                }
-                _ => match decoder.decode_any(&mut input, pool, &mut observer) {
-                    Ok(Some(event)) => {
-                        cx.life.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
-                        call_for(event, handler, &mut cx)
-                    }
-                    Ok(None) => return Ok(()),
-                    Err(error) => return Err(Error::Protocol(error)),
-                },
-            };
-            result.map_err(Error::Handler)?;
-            if cx.life.stage == Stage::Over {
-                // Aborted: what was read with it, or decrypted with it, finds nobody.
-                *inbound = Inbound::Nobody;
-                return Ok(());
-            }
+        deliver_frames(decoder, pool, input, &mut *self.handler, &mut cx)?;
+        if cx.life.stage == Stage::Over {
+            // Aborted: what was read with it, or decrypted with it, finds nobody.
+            *inbound = Inbound::Nobody;
         }
+        Ok(())
     }
 
     /// Tells other threads how far the connection has come, if that has changed.
@@ -313,6 +289,7 @@ impl Core {
             decision = Some(handler.on_disconnect(cx, &disconnect));
             Ok(())
         });
+        turn.trace.give_back(events);
         decision.unwrap_or(Reconnect::Never)
     }
 
@@ -339,6 +316,7 @@ impl Core {
         let handler = self.handler;
         // A panic here has nothing left to take down.
         let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
+        turn.trace.give_back(events);
         match self.opened {
             None => reason,
             Some(waiting) => {
@@ -349,6 +327,152 @@ impl Core {
             }
         }
     }
+}
+
+/// Delivers what `input` has of frames, and keeps what it cuts. After an abort the rest is nobody's.
+fn deliver_frames(
+    decoder: &mut Decoder,
+    pool: &mut Pool,
+    mut input: &[u8],
+    handler: &mut dyn Handler,
+    cx: &mut Context<'_>,
+) -> Result<(), Error> {
+    loop {
+        if let Some(messages) = decoder.whole_messages(input, pool) {
+            let taken = deliver_whole(messages, handler, cx)?;
+            input = &input[taken..];
+            if input.is_empty() || cx.life.stage == Stage::Over {
+                // The good end of a read, where nothing is cut; or of all of it.
+                return Ok(());
+            }
+            if taken > 0 {
+                continue;
+            }
+        }
+        let mut observer = FrameTrace {
+            trace: cx.output.trace,
+            tally: cx.output.tally,
+            life: cx.life,
+            now: cx.output.now,
+        };
+        match decoder.decode_any(&mut input, pool, &mut observer) {
+            Ok(Some(event)) => {
+                cx.life.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
+                call_for(event, handler, cx).map_err(Error::Handler)?;
+                if cx.life.stage == Stage::Over {
+                    return Ok(());
+                }
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(Error::Protocol(error)),
+        }
+    }
+}
+
+/// Delivers the messages that come whole in one frame each, up to something else; returns how many
+/// bytes they were.
+///
+/// Whether they are recorded is decided once for all of them and not for each; a handler that changes
+/// it ends the run, and the caller begins another. One that aborts the connection ends it for good.
+fn deliver_whole(
+    messages: WholeMessages<'_, '_>,
+    handler: &mut dyn Handler,
+    cx: &mut Context<'_>,
+) -> Result<usize, Error> {
+    let before = messages.left();
+    let (callback, batch) = (cx.life.callback, cx.life.batch);
+    cx.life.callback = Callback::OnMessage;
+    cx.life.batch = true;
+    let left = if records_whole(cx.life) {
+        deliver_recorded(messages, handler, cx)
+    } else {
+        deliver_unrecorded(messages, handler, cx)
+    };
+    let taken = before - left.map_err(Error::Handler)?;
+    if taken == 0 {
+        cx.life.callback = callback;
+        cx.life.batch = batch;
+    }
+    Ok(taken)
+}
+
+/// A run of such messages. They are counted in registers; what they come to is noted when it ends, be
+/// it by a panic of the handler.
+struct Run<'a, 'c> {
+    cx: &'a mut Context<'c>,
+    counts: Whole,
+}
+
+impl<'a, 'c> Run<'a, 'c> {
+    #[inline(always)]
+    fn new(cx: &'a mut Context<'c>) -> Self {
+        let counts = Whole::default();
+        Self { cx, counts }
+    }
+}
+
+impl Drop for Run<'_, '_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.cx.output.tally.inbound.add(&self.counts);
+    }
+}
+
+/// A run as long as the trace does not want it: what a message costs at least, and apart from all
+/// else, so that it stays in registers. Returns how many bytes are left.
+#[inline(never)]
+fn deliver_unrecorded(
+    mut messages: WholeMessages<'_, '_>,
+    handler: &mut dyn Handler,
+    cx: &mut Context<'_>,
+) -> Result<usize, BoxError> {
+    let mut run = Run::new(cx);
+    loop {
+        // The two kinds are not mixed, so that a message goes from the decoder to the handler in
+        // registers.
+        let result = match messages.next() {
+            Some(Event::Text(text)) => {
+                run.counts.count(OpCode::Text, text.len() as u64);
+                handler.on_message(run.cx, Message::Text(text))
+            }
+            Some(Event::Binary(bytes)) => {
+                run.counts.count(OpCode::Binary, bytes.len() as u64);
+                handler.on_message(run.cx, Message::Binary(bytes))
+            }
+            _ => break,
+        };
+        result?;
+        if records_whole(run.cx.life) || run.cx.life.stage == Stage::Over {
+            break;
+        }
+    }
+    Ok(messages.left())
+}
+
+/// A run as long as the trace wants it. Returns how many bytes are left.
+#[inline(never)]
+fn deliver_recorded(
+    mut messages: WholeMessages<'_, '_>,
+    handler: &mut dyn Handler,
+    cx: &mut Context<'_>,
+) -> Result<usize, BoxError> {
+    let mut run = Run::new(cx);
+    while records_whole(run.cx.life) {
+        let (opcode, message) = match messages.next_apart() {
+            Some(Event::Text(text)) => (OpCode::Text, Message::Text(text)),
+            Some(Event::Binary(bytes)) => (OpCode::Binary, Message::Binary(bytes)),
+            _ => break,
+        };
+        let payload = message.as_bytes();
+        run.counts.count(opcode, payload.len() as u64);
+        let Context { life, output, .. } = &mut *run.cx;
+        record_whole(output.trace, life, output.now, opcode, payload);
+        handler.on_message(run.cx, message)?;
+        if run.cx.life.stage == Stage::Over {
+            break;
+        }
+    }
+    Ok(messages.left())
 }
 
 /// The callback that an event is for.

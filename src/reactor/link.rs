@@ -28,8 +28,6 @@ pub(super) struct Link {
     sent: usize,
     /// Bytes that the socket took since it connected.
     pub(super) handed: u64,
-    /// Bytes that the socket took and the statistics have not seen.
-    pub(super) written: u64,
     /// Our side was ended; nothing can be sent any more.
     ended: bool,
     /// The poll has said that the peer's side is ended. It says so once: what it announced lies
@@ -106,6 +104,9 @@ pub(super) struct Spare {
     buffers: Vec<Box<Buffer>>,
     /// Bytes of memory in them.
     kept: usize,
+    /// Bytes that the sockets took and the statistics have not seen: those of the connection whose turn
+    /// it is.
+    pub(super) written: u64,
     /// Ciphertext of this turn.
     #[cfg(feature = "tls")]
     cipher: Buffer,
@@ -145,7 +146,6 @@ impl Link {
             pending: Lent::default(),
             sent: 0,
             handed: 0,
-            written: 0,
             ended: false,
             peer_ended: false,
             readable: false,
@@ -255,14 +255,13 @@ impl Link {
             pending,
             sent,
             handed,
-            written,
             error,
             ..
         } = self;
         let taken = write(stream, &pending.as_slice()[*sent..], error);
         *sent += taken;
         *handed += taken as u64;
-        *written += taken as u64;
+        spare.written += taken as u64;
         let left = pending.as_slice().len() - *sent;
         if left > 0 {
             // A queue that never empties must not keep what it has sent. No more is moved than was
@@ -288,7 +287,7 @@ impl Link {
             0
         };
         self.handed += taken as u64;
-        self.written += taken as u64;
+        spare.written += taken as u64;
         self.pending.extend(&bytes[taken..], spare);
     }
 
@@ -345,7 +344,8 @@ impl Link {
             cipher.clear();
             let partial = self.partial.as_mut_slice();
             if tls.close_notify(partial, &mut cipher).is_ok() {
-                write(&mut self.stream, cipher.as_slice(), &mut self.error);
+                let taken = write(&mut self.stream, cipher.as_slice(), &mut self.error);
+                spare.written += taken as u64;
             }
             spare.cipher = cipher;
         }

@@ -141,8 +141,6 @@ struct Shared {
     /// Connections that have more to read than their share of the last turn.
     ready: Vec<ConnectionId>,
     level: Level,
-    /// The environment's, which overrules the requests.
-    forced_level: Option<Level>,
     sockets: u32,
     lookups: u64,
     /// When those still there are to be dropped.
@@ -442,7 +440,7 @@ impl Reactor {
         for index in 0..self.ready.len() {
             let id = self.ready[index];
             self.with(id, |connection, shared| {
-                if mem::take(&mut connection.ready) {
+                if mem::take(&mut connection.core.ready) {
                     connection.handle_readable(shared);
                 }
             });
@@ -503,7 +501,8 @@ impl Reactor {
                 written,
             } => {
                 if !self.has(id) {
-                    let level = self.shared.forced_level.unwrap_or(self.shared.level);
+                    let forced = self.shared.turn.trace.forced_level();
+                    let level = forced.unwrap_or(self.shared.level);
                     self.shared.turn.lose(id, level, &message);
                 }
                 self.with(id, |connection, shared| {
@@ -603,7 +602,7 @@ impl Reactor {
             self.connections.resize_with(slot + 1, || None);
         }
         let mut connection = Connection::new(id, request, handler, &self.shared);
-        connection.core.opened = opened;
+        connection.core.opened = opened.map(Box::new);
         self.connections[slot] = Some(Box::new(connection));
         self.with(id, |_, _| {});
     }
@@ -683,6 +682,9 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
         }
         None => (Verdict::End, None),
     };
+    if let Some(supervisor) = supervisor.as_ref().filter(|_| verdict == Verdict::Escalate) {
+        supervisor.record_limit(&connection, shared);
+    }
     let mut escalates = options.linked && failure || verdict == Verdict::Escalate;
     let restart = match (verdict, supervisor) {
         (Verdict::Restart(count), Some(supervisor)) => Some((supervisor, count)),
@@ -701,7 +703,7 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
             next.supervisor = Some(supervisor);
             next.inherit(legacy, reason);
             // A turn of its own, in which its first attempt is armed.
-            next.ready = true;
+            next.core.ready = true;
             shared.ready.push(id);
             // What the last one was, this one is not.
             shared.central.slots().publish(id, next.core.published);

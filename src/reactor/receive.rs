@@ -28,8 +28,8 @@ impl Connection {
         while self.reads() {
             if reads == READS_PER_TURN {
                 // No edge will come for what is left: remember it (pitfall 22).
-                if !self.ready {
-                    self.ready = true;
+                if !self.core.ready {
+                    self.core.ready = true;
                     shared.ready.push(self.core.id());
                 }
                 break;
@@ -64,7 +64,7 @@ impl Connection {
         // Paused in the middle of this: if the end of the batch resumes it, there is no edge for what
         // was left (pitfall 22).
         let life = &self.core.session.life;
-        self.paused |= life.paused && life.stage == Stage::Open;
+        self.core.paused |= life.paused && life.stage == Stage::Open;
         self.end_batch(shared);
         // What is called next is not for these bytes.
         shared.turn.tally.received_at = None;

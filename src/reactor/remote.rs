@@ -464,7 +464,9 @@ impl Remote {
         self.central.offer(Command::Abort { id })
     }
 
-    /// Sets how much the trace records, of one connection or of all there are and will be.
+    /// Sets how much the trace records, of one connection or of all: those that there are, and those to come
+    /// whose request does not say ([`Request::trace`](crate::Request::trace)). A level that the environment has
+    /// set stays, see [`VARIABLE`](crate::sinks::VARIABLE).
     ///
     /// # Errors
     /// [`SendError::Gone`], [`SendError::Full`].
@@ -576,7 +578,7 @@ impl Remote {
     }
 
     /// Sends each event that is recorded from now on to `sink` as well, until the reactor ends or the
-    /// sink is removed.
+    /// sink is removed. As [`ReactorBuilder::trace_sink`](crate::ReactorBuilder::trace_sink) otherwise.
     ///
     /// ```
     /// use std::time::Duration;

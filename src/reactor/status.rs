@@ -12,6 +12,7 @@ use crate::stats::meter::{Cause, ConnectionMeter};
 use crate::stats::{ConnectionStats, ReactorStats};
 use crate::trace::event::Event;
 use crate::trace::kind::{Kind, Level};
+use crate::trace::render;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -161,7 +162,7 @@ impl IntoIterator for Connections {
 impl fmt::Display for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let label = |status: &ConnectionStatus| match &status.name {
-            Some(name) => format!("{name}@{}", status.server),
+            Some(name) => format!("{}@{}", render::visible(name), status.server),
             None => status.server.clone(),
         };
         let labels: Vec<String> = self.0.iter().map(label).collect();
@@ -284,6 +285,7 @@ impl Connection {
             return fate;
         }
         let turn = &mut shared.turn;
+        turn.tally.outbound.socket_bytes += std::mem::take(&mut shared.spare.written);
         let life = &mut self.core.session.life;
         let meter = &*self.core.meter;
         meter.state.set(ConnectionState::of(life.stage) as u32);

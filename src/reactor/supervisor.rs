@@ -7,7 +7,7 @@ use crate::handler::{ConnectionId, Handler};
 use crate::request::Request;
 use crate::session::Time;
 use crate::session::supervision::{Restarts, Supervision, Verdict};
-use crate::trace::{Event, Kind};
+use crate::trace::{Event, Kind, Limit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What starts a supervised connection anew.
@@ -36,6 +36,16 @@ impl Supervisor {
     /// What follows the end of the connection.
     pub(super) fn judge(&mut self, failure: bool, now: Time) -> Verdict {
         self.restarts.judge(&self.supervision, failure, now)
+    }
+
+    /// It has failed once more than it may.
+    pub(super) fn record_limit(&self, connection: &Connection, shared: &mut Shared) {
+        let most = u64::from(self.supervision.most());
+        let (mut output, _) = shared.turn.split(None);
+        let life = &connection.core.session.life;
+        life.record(&mut output, Kind::LimitHit, |time, id| {
+            Event::limit_hit(time, id, Limit::Restarts, most + 1, most)
+        });
     }
 
     /// A connection with a fresh handler; `None` if the factory panics, which takes down nothing but

@@ -137,11 +137,8 @@ impl Admission {
 }
 
 /// What a connection has of the gate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permit {
-    /// Nothing: it is open, or not yet due.
-    #[default]
-    None,
     /// A place in the queue of its host.
     Queued { host: u32, number: u64 },
     /// It may be on its way.
@@ -279,14 +276,13 @@ impl Gate {
     pub(crate) fn queue_length(&self, permit: Permit) -> usize {
         match permit {
             Permit::Queued { host, .. } => self.hosts[host as usize].queue.len(),
-            Permit::None | Permit::Admitted { .. } => 0,
+            Permit::Admitted { .. } => 0,
         }
     }
 
     /// Whoever had `permit` no longer needs it: its attempt came to an end, or is not wanted any more.
     pub(crate) fn give_back(&mut self, permit: Permit) {
         match permit {
-            Permit::None => {}
             Permit::Queued { host, number } => {
                 self.hosts[host as usize].queue.remove(&number);
             }
@@ -666,12 +662,6 @@ mod tests {
                 now = now.max(wake.nanoseconds() / 1_000_000);
             }
         }
-    }
-
-    /// Every connection has one, also when it is open.
-    #[test]
-    fn a_permit_is_two_words() {
-        assert!(size_of::<Permit>() <= 16);
     }
 
     #[test]

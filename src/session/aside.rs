@@ -3,12 +3,18 @@
 use super::backlog::{Backlog, Waiting};
 use super::closing::Handing;
 use super::life::Life;
+use super::options::Target;
 use super::pace::Paced;
 use crate::error::{DisconnectReason, SendError};
 
-/// What a connection has put aside until it opens.
+/// What a connection has put aside until it opens, and what it comes to before it ends.
 #[derive(Default)]
 pub(crate) struct Aside {
+    /// Why the connection ends, once that is known.
+    ending: Option<Box<DisconnectReason>>,
+    /// The target as it was built, while an attempt is made with a refreshed one or another server
+    /// is tried after a redirect.
+    pub(super) built: Option<Target>,
     /// What it is that the next open ends.
     pub(super) before: Option<Before>,
     /// Messages for the next open.
@@ -48,6 +54,8 @@ pub(crate) enum Comeback {
 impl Aside {
     fn is_empty(&self) -> bool {
         !self.watched
+            && self.ending.is_none()
+            && self.built.is_none()
             && self.before.is_none()
             && self.handing.is_none()
             && self.held.is_empty()
@@ -81,6 +89,21 @@ impl Life {
     pub(crate) fn outcomes(&mut self) -> impl Iterator<Item = (u64, Outcome)> {
         let aside = self.aside.iter_mut();
         aside.flat_map(|aside| aside.outcomes.drain(..))
+    }
+
+    /// Why it ends, if that is known.
+    pub(super) fn ending(&self) -> Option<&DisconnectReason> {
+        self.aside.as_ref()?.ending.as_deref()
+    }
+
+    pub(super) fn set_ending(&mut self, reason: DisconnectReason) {
+        self.aside().ending = Some(Box::new(reason));
+    }
+
+    pub(super) fn take_ending(&mut self) -> Option<DisconnectReason> {
+        let reason = self.aside.as_mut()?.ending.take()?;
+        self.tidy();
+        Some(*reason)
     }
 
     /// What is no longer needed takes no memory.

@@ -134,7 +134,7 @@ impl Life {
         let Some(limit) = self.target.options.hold else {
             return Hold::Never;
         };
-        let ends = matches!(self.ending.as_deref(), Some(DisconnectReason::Local { .. }));
+        let ends = matches!(self.ending(), Some(DisconnectReason::Local { .. }));
         if ends || matches!(self.stage, Stage::Open | Stage::Ended) {
             return Hold::Never;
         }

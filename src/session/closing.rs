@@ -95,7 +95,7 @@ impl Life {
                     // No pong has its turn after it.
                     self.drop_paced(output);
                 }
-                self.ending = Some(Box::new(reason));
+                self.set_ending(reason);
                 self.stage = Stage::Closing;
                 self.deadline = Some(output.now.after(self.target.options.close_timeout));
                 Ok(())
@@ -150,6 +150,7 @@ impl Life {
                 return;
             }
         }
+        self.unwanted = true;
         self.drop_paced(output);
         self.batch = false;
         self.drop_now();
@@ -177,10 +178,10 @@ impl Life {
             let echo: &[u8] = if code.is_some() { &[high, low] } else { &[] };
             self.drop_paced(output);
             self.write_close(output, code, "", echo);
-            self.ending = Some(Box::new(DisconnectReason::Remote {
+            self.set_ending(DisconnectReason::Remote {
                 code,
                 reason: text.to_owned(),
-            }));
+            });
         }
         self.send_waiting_close(output);
         self.clean = true;
@@ -212,11 +213,12 @@ impl Life {
             Stage::Ended => return,
             Stage::Over | Stage::Failing => {
                 // The first reason sticks, but a handler that has failed has had its last attempt.
-                let ending = self.ending.as_deref();
-                let failed = ending.is_some_and(DisconnectReason::is_handler_failure);
+                let failed = self
+                    .ending()
+                    .is_some_and(DisconnectReason::is_handler_failure);
                 let reason = DisconnectReason::Failed(error);
                 if reason.is_handler_failure() && !failed {
-                    self.ending = Some(Box::new(reason));
+                    self.set_ending(reason);
                 }
                 return;
             }

@@ -40,7 +40,7 @@ impl Life {
         self.sending = None;
         self.queued = 0;
         self.pong = None;
-        self.ending = None;
+        self.take_ending();
         let attempt = u64::from(self.attempt);
         let url = self.target.url.clone();
         let server = url.host_header();
@@ -120,7 +120,7 @@ impl Life {
     /// The proxy did not get to the server at the address that it was told. If there are others, it is
     /// told the next one, in the same attempt and over a new connection.
     pub(crate) fn retry_behind_proxy(&mut self, output: &mut Output<'_>) -> Option<Step> {
-        let unreached = match self.ending.as_deref() {
+        let unreached = match self.ending() {
             Some(DisconnectReason::ConnectFailed(Error::Proxy(error))) => error.is_unreachable(),
             Some(DisconnectReason::ConnectFailed(Error::Timeout { stage, .. })) => {
                 *stage == ErrorStage::Proxy
@@ -133,7 +133,7 @@ impl Life {
         if over || !reach.next_behind_proxy() {
             return None;
         }
-        self.ending = None;
+        self.take_ending();
         self.limit_stage(output.now, self.target.options.timeouts.resolve);
         Some(self.approach_proxy(output, &proxy))
     }

@@ -47,8 +47,8 @@ impl Inbound {
     }
 }
 
-/// Records the frames that the decoder sees, when the level asks for it. One is made for every
-/// message, so it only borrows; what an event needs is gathered when there is one.
+/// Counts the frames that the decoder sees, but for messages that come whole in one, and records them
+/// when the level asks for it. It only borrows; what an event needs is gathered when there is one.
 pub(crate) struct FrameTrace<'a> {
     pub(crate) trace: &'a mut Recorder,
     pub(crate) tally: &'a mut Tally,
@@ -61,50 +61,49 @@ impl Observer for FrameTrace<'_> {
     fn frame(&mut self, header: &FrameHeader, payload: &[u8]) {
         let tally = &mut self.tally.inbound;
         tally.frame(header.opcode as u8, header.payload_length);
-        self.received(header, payload);
-    }
-
-    #[inline(always)]
-    fn whole(&mut self, opcode: OpCode, payload: &[u8]) {
-        let tally = &mut self.tally.inbound;
-        tally.whole(opcode, payload.len() as u64);
-        if self.life.level.records(Kind::FrameReceived) {
-            record_whole(self.trace, self.life, self.now, opcode, payload);
-        }
+        self.record_if_asked(Kind::FrameReceived, header, payload);
     }
 
     #[inline]
     fn completed(&mut self, opcode: OpCode, message: &[u8]) {
-        if self.life.level.records(Kind::FragmentedCompleted) {
-            // As if it had come in one frame.
-            let frame = (FrameHeader::whole(opcode, message.len()), message);
-            record(
-                self.trace,
-                self.life,
-                self.now,
-                Kind::FragmentedCompleted,
-                frame,
-            );
-        }
+        // As if it had come in one frame.
+        let header = FrameHeader::plain(true, opcode, message.len() as u64);
+        self.record_if_asked(Kind::FragmentedCompleted, &header, message);
     }
 }
 
 impl FrameTrace<'_> {
     #[inline(always)]
-    fn received(&mut self, header: &FrameHeader, payload: &[u8]) {
-        if self.life.level.records(Kind::FrameReceived) {
-            let frame = (*header, payload);
-            record(self.trace, self.life, self.now, Kind::FrameReceived, frame);
+    fn record_if_asked(&mut self, kind: Kind, header: &FrameHeader, payload: &[u8]) {
+        if self.life.level.records(kind) {
+            record(self.trace, self.life, self.now, kind, (*header, payload));
         }
     }
 }
 
-/// Apart from the above, and with no more arguments than the message is known by.
-#[cold]
-#[inline(never)]
-fn record_whole(trace: &mut Recorder, life: &Life, now: Time, opcode: OpCode, payload: &[u8]) {
-    let frame = (FrameHeader::whole(opcode, payload.len()), payload);
-    record(trace, life, now, Kind::FrameReceived, frame);
+/// Are the messages recorded that come whole in one frame?
+#[inline(always)]
+pub(crate) fn records_whole(life: &Life) -> bool {
+    life.level.records(Kind::FrameReceived)
+}
+
+/// Records a message that has come whole in one frame; the level must ask for it.
+#[inline]
+pub(crate) fn record_whole(
+    trace: &mut Recorder,
+    life: &Life,
+    now: Time,
+    opcode: OpCode,
+    payload: &[u8],
+) {
+    let frame = Frame {
+        opcode: opcode as u8,
+        fin: true,
+        compressed: false,
+        length: payload.len() as u64,
+        payload: life.level.shown(payload),
+    };
+    life.trace_frame(trace, now, Kind::FrameReceived, Subject::None, &frame);
 }
 
 /// Apart from the above, and with all its arguments by value: what is never needed while frames are

@@ -93,9 +93,6 @@ pub(crate) struct Life {
     pub(super) deflate: Option<Box<Agreed>>,
     pub(crate) timers: Timers,
     pub(crate) target: Target,
-    /// The target as it was built, while an attempt is made with a refreshed one or another server
-    /// is tried after a redirect.
-    pub(super) built: Option<Box<Target>>,
     /// Redirects followed in this attempt.
     pub(super) redirects: u8,
     /// The attempt under way.
@@ -111,11 +108,9 @@ pub(crate) struct Life {
     pub(crate) batch: bool,
     /// The queue has reached its high-water mark, and not yet fallen to the low one.
     pub(crate) high_water: bool,
-    /// Why the connection ends, once that is known.
-    pub(super) ending: Option<Box<DisconnectReason>>,
     /// Both Close frames were exchanged.
     pub(crate) clean: bool,
-    /// This side has closed it when it was ending for another reason.
+    /// This side has closed it, whatever else it is ending for.
     pub(crate) unwanted: bool,
     /// What few connections have.
     pub(super) aside: Option<Box<Aside>>,
@@ -140,7 +135,6 @@ impl Life {
             deflate: None,
             timers: Timers::default(),
             target,
-            built: None,
             redirects: 0,
             reach: None,
             heard: Heard::default(),
@@ -149,7 +143,6 @@ impl Life {
             paused: false,
             batch: false,
             high_water: false,
-            ending: None,
             clean: false,
             unwanted: false,
             aside: None,
@@ -213,8 +206,12 @@ impl Life {
         }
     }
 
-    /// Changes the trace level; the change itself is recorded, and so is the gap before it.
+    /// Changes the trace level; the change itself is recorded, and so is the gap before it. Where the environment
+    /// has set one, that stays: who set it cannot change what the program asks for here.
     pub(crate) fn set_level(&mut self, output: &mut Output<'_>, level: Level) {
+        if output.trace.forced_level().is_some() {
+            return;
+        }
         // One that ends all recording is the last that is recorded.
         let recorded = if level == Level::Off {
             self.level
@@ -463,7 +460,7 @@ impl Life {
 
     /// Nothing more to say: the TCP connection is to be dropped.
     pub(super) fn end_with(&mut self, reason: DisconnectReason) {
-        self.ending = Some(Box::new(reason));
+        self.set_ending(reason);
         self.deadline = None;
         self.stage = Stage::Over;
     }
@@ -484,13 +481,10 @@ impl Life {
 
     /// Nothing is waited for any more: the reason is what it is by now.
     pub(super) fn drop_now(&mut self) {
-        let reason = self.ending.take().map_or(
-            DisconnectReason::Local {
-                code: None,
-                reason: String::new(),
-            },
-            |reason| *reason,
-        );
+        let reason = self.take_ending().unwrap_or(DisconnectReason::Local {
+            code: None,
+            reason: String::new(),
+        });
         self.end_with(reason);
     }
 }

@@ -115,10 +115,15 @@ impl ReconnectPolicy {
         time >= self.reset_after
     }
 
+    /// After so many failures in a row, as many as are allowed at most?
+    pub(super) fn has_given_up(&self, failures: u32) -> Option<u32> {
+        self.max_attempts.filter(|most| failures >= *most)
+    }
+
     /// The wait before the next attempt, after `failures` failures in a row (a lost connection that
     /// was good is none); `None` ends the connection.
     pub(super) fn delay(&self, failures: u32, entropy: &mut Entropy) -> Option<Duration> {
-        if self.max_attempts.is_some_and(|most| failures >= most) {
+        if self.has_given_up(failures).is_some() {
             return None;
         }
         match self.backoff {

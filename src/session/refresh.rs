@@ -115,14 +115,15 @@ impl Life {
             .map_err(Error::Refresh)?;
         target.request_head(None).validate()?;
         let built = std::mem::replace(&mut self.target, target);
-        self.built = Some(Box::new(built));
+        self.aside().built = Some(built);
         Ok(())
     }
 
     /// The request is again as it was built, before a refresh and any redirects.
     pub(super) fn restore(&mut self) {
-        if let Some(built) = self.built.take() {
-            self.target = *built;
+        if let Some(built) = self.aside.as_mut().and_then(|aside| aside.built.take()) {
+            self.target = built;
+            self.tidy();
         }
     }
 }

@@ -3,7 +3,6 @@
 //! The last part of a connection's [`Life`]. The handler decides; [`policy`](super::policy) says what
 //! happens where it leaves that to the request, and [`redirect`](super::redirect) where to.
 
-use super::Entropy;
 use super::aside::Comeback;
 use super::life::{Life, Stage};
 use super::options::Target;
@@ -13,7 +12,7 @@ use crate::error::{DisconnectReason, Error};
 use crate::protocol::handshake::HandshakeError;
 use crate::stats::StageTimes;
 use crate::trace::event::Event;
-use crate::trace::kind::Kind;
+use crate::trace::kind::{Kind, Limit};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +21,12 @@ impl Life {
     /// After an attempt that the server has redirected: the next one goes there, at once and without
     /// asking the handler. False if there was no redirect, or none that may be followed.
     pub(crate) fn follow_redirect(&mut self, output: &mut Output<'_>) -> bool {
-        let next = match self.ending.as_deref() {
+        let next = match self.ending() {
             Some(DisconnectReason::ConnectFailed(Error::Handshake(HandshakeError::Rejected(
                 rejection,
             )))) if self.redirects < self.target.options.max_redirects => {
-                redirect::follow(&self.target, self.built.as_deref(), rejection)
+                let built = self.aside.as_ref().and_then(|aside| aside.built.as_ref());
+                redirect::follow(&self.target, built, rejection)
             }
             _ => None,
         };
@@ -38,8 +38,8 @@ impl Life {
         self.redirects += 1;
         let url = next.url.clone();
         let from = std::mem::replace(&mut self.target, next);
-        self.built.get_or_insert_with(|| Box::new(from));
-        self.ending = None;
+        self.aside().built.get_or_insert(from);
+        self.take_ending();
         self.stage = Stage::BackOff;
         self.deadline = Some(output.now);
         self.record(output, Kind::ReconnectScheduled, |time, id| {
@@ -60,9 +60,7 @@ impl Life {
             aside.handing = None;
         }
         self.tidy();
-        self.ending
-            .take()
-            .map_or(DisconnectReason::Dropped, |reason| *reason)
+        self.take_ending().unwrap_or(DisconnectReason::Dropped)
     }
 
     /// How long the stages of the attempt took that is under way, or was the last.
@@ -85,8 +83,8 @@ impl Life {
     /// What the policy would do after `reason`: connect again after this time, or never.
     pub(crate) fn policy_delay(
         &mut self,
+        output: &mut Output<'_>,
         reason: &DisconnectReason,
-        entropy: &mut Entropy,
     ) -> Option<Duration> {
         let policy = &self.target.options.reconnect;
         let asked = match reason {
@@ -113,7 +111,15 @@ impl Life {
                 None
             }
         };
-        let delay = policy.delay(self.failures, entropy)?;
+        let failures = self.failures;
+        if let Some(most) = policy.has_given_up(failures) {
+            self.record(output, Kind::LimitHit, |time, id| {
+                let (failures, most) = (u64::from(failures), u64::from(most));
+                Event::limit_hit(time, id, Limit::Attempts, failures, most)
+            });
+            return None;
+        }
+        let delay = policy.delay(failures, output.entropy)?;
         Some(delay.max(asked.unwrap_or_default()))
     }
 
@@ -139,7 +145,7 @@ impl Life {
 
     /// There is no next attempt.
     pub(crate) fn plan_end(&mut self, reason: DisconnectReason) {
-        self.ending = Some(Box::new(reason));
+        self.set_ending(reason);
         self.stage = Stage::Ended;
     }
 

@@ -2,6 +2,7 @@
 //!
 //! They run on the sink's thread like all others, so a slow subscriber costs events and not time.
 
+use super::file::Missing;
 use crate::trace::render::dbg_line;
 use crate::trace::{Event, Kind, Level, Record, Sink};
 use std::io;
@@ -66,6 +67,11 @@ impl Sink for LogSink {
         log::logger().flush();
         Ok(())
     }
+
+    fn missing(&mut self, events: u64) -> io::Result<()> {
+        log::warn!(target: "websockex", "{}", Missing(events));
+        Ok(())
+    }
 }
 
 /// Hands events to the crate `tracing`, with the target `websockex` and the fields `connection`, `name`,
@@ -102,6 +108,11 @@ impl Sink for TracingSink {
         }
         Ok(())
     }
+
+    fn missing(&mut self, events: u64) -> io::Result<()> {
+        tracing::warn!(target: "websockex", missing = events, "{}", Missing(events));
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +139,8 @@ mod tests {
             event,
             name: Some("feed".into()),
             started: SystemTime::UNIX_EPOCH,
+            reactor: 0,
+            missed: 0,
         };
         events.map(record).into()
     }
@@ -152,6 +165,7 @@ mod tests {
         for record in records() {
             LogSink.write(&record).unwrap();
         }
+        LogSink.missing(17).unwrap();
         LogSink.flush().unwrap();
         assert_eq!(
             *MEMORY.0.lock().unwrap(),
@@ -159,6 +173,7 @@ mod tests {
                 "INFO websockex: feed attempting to connect to host:80 (attempt 1)",
                 "TRACE websockex: feed received frame: ping (0 B)",
                 "WARN websockex: feed had the connection closed unexpectedly by the remote server",
+                "WARN websockex: 17 events missing",
             ]
         );
     }
@@ -200,9 +215,11 @@ mod tests {
             for record in records() {
                 TracingSink.write(&record).unwrap();
             }
+            TracingSink.missing(17).unwrap();
         });
         let lines = memory.0.lock().unwrap();
-        assert_eq!(lines.len(), 3);
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[3], "WARN message=17 events missing missing=17");
         assert_eq!(
             lines[2],
             "WARN message=feed had the connection closed unexpectedly by the remote server \

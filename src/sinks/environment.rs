@@ -2,19 +2,25 @@
 
 use super::file::Format;
 use crate::trace::Level;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-/// The variable that [`ReactorBuilder::build`](crate::ReactorBuilder::build) reads.
-pub const VARIABLE: &str = "WEBSOCKEX_TRACE";
-
-/// What the variable asks for: words with commas between.
+/// The variable that [`ReactorBuilder::build`](crate::ReactorBuilder::build) reads: words with commas
+/// between. What means nothing is told on standard error.
 ///
 /// | word | |
 /// | --- | --- |
-/// | `off`, `lifecycle`, `frames`, `payload` | the level of all connections, whatever the program says |
+/// | `off`, `lifecycle`, `frames`, `payload` | the level of all connections, whatever the program says, at the start or later |
 /// | `print` | `*DBG*` lines on standard error |
-/// | `file=PATH` | lines to a file, which is rotated |
+/// | `file=PATH` | lines to a file, as [`FileSink`](super::FileSink) writes them |
 /// | `json` | the file has JSON lines |
+///
+/// Each reactor has a file of its own. While one writes to `PATH`, the next one of the same process, or of
+/// another with the same variable, takes `PATH-2`, then `PATH-3`, and so on; a file `PATH.lock` beside each says
+/// that it is taken, and stays.
+pub const VARIABLE: &str = "WEBSOCKEX_TRACE";
+
+/// What the variable asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wishes {
     pub(crate) level: Option<Level>,
@@ -26,8 +32,12 @@ pub(crate) struct Wishes {
 }
 
 impl Wishes {
-    pub(crate) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &OsStr) -> Self {
         let mut wishes = Self::default();
+        let Some(text) = text.to_str() else {
+            wishes.unknown = Some(text.to_string_lossy().into_owned());
+            return wishes;
+        };
         for word in text
             .split(',')
             .map(str::trim)
@@ -53,12 +63,16 @@ impl Wishes {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Wishes {
+        Wishes::parse(text.as_ref())
+    }
+
     #[test]
     fn words_in_any_order() {
-        assert_eq!(Wishes::parse(""), Wishes::default());
-        let wishes = Wishes::parse("frames, print");
+        assert_eq!(parse(""), Wishes::default());
+        let wishes = parse("frames, print");
         assert_eq!((wishes.level, wishes.print), (Some(Level::Frames), true));
-        let wishes = Wishes::parse("file=a=b.json,json,payload,");
+        let wishes = parse("file=a=b.json,json,payload,");
         let expected = Wishes {
             level: Some(Level::Payload),
             file: Some("a=b.json".into()),
@@ -67,7 +81,7 @@ mod tests {
         };
         assert_eq!(wishes, expected);
         for odd in ["loud", "print=1", "frames,files=x"] {
-            assert!(Wishes::parse(odd).unknown.is_some(), "{odd}");
+            assert!(parse(odd).unknown.is_some(), "{odd}");
         }
     }
 }

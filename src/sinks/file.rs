@@ -4,7 +4,7 @@ use crate::trace::render::{dbg_line, json_line};
 use crate::trace::{Record, Sink};
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,15 +20,19 @@ pub enum Format {
     /// The time (UTC), and the `*DBG*` line.
     #[default]
     Dbg,
-    /// A JSON line as [`json_line`] documents it, with the time as `"unix_ns"`
-    /// before all else.
+    /// A JSON line as [`json_line`] documents it, with the time as `"unix_ns"` and the number of the
+    /// [reactor](Record::reactor) as `"reactor"` before all else.
     Json,
 }
 
 /// Writes events to a file, a line each. When the file is full it is renamed to `FILE.1`, an older one
 /// to `FILE.2` and so on, and a new one is begun, which is `FILE.next` until then.
 ///
-/// Where that fails (a full disk, too many open files, a directory that must not be written), all files
+/// Where events are missing, dropped because the file was too slow for them or because it could not be
+/// written, a line says how many: `*DBG* 17 events missing`, or
+/// `{"unix_ns":…,"reactor":0,"event":"missing","events":17}`, with the time of the event before it.
+///
+/// Where a new file cannot be begun (a full disk, too many open files, a directory that must not be written), all files
 /// keep their names, the lines go on in the file there is, and it is tried again when it has grown by as
 /// much again; the error is one of [`SinkStats`](crate::trace::SinkStats). A file that was removed or
 /// renamed by others is written on until it is full; then one of its name is begun. What is no regular
@@ -49,6 +53,12 @@ pub struct FileSink {
     put_off_at: u64,
     /// Why it did, until somebody is told.
     trouble: Option<io::Error>,
+    /// Events that are missing behind the last line.
+    missing: u64,
+    /// Time and reactor of the last line.
+    last: (SystemTime, u32),
+    /// That no other sink writes here, where that is not left to the user.
+    _claim: Option<Claim>,
 }
 
 impl FileSink {
@@ -71,7 +81,33 @@ impl FileSink {
             written: metadata.len(),
             put_off_at: 0,
             trouble: None,
+            missing: 0,
+            last: (UNIX_EPOCH, 0),
+            _claim: None,
         })
+    }
+
+    /// As [`new`](Self::new), but where another sink that was begun here is writing to `path`, in this process
+    /// or another, it is `path-2`, or `path-3`, or the first one that is free.
+    pub(crate) fn unshared(path: &Path) -> io::Result<Self> {
+        let mut number = 1;
+        loop {
+            let mut name = OsString::from(path);
+            if number > 1 {
+                name.push(format!("-{number}"));
+            }
+            let name = PathBuf::from(name);
+            match Claim::lay(&name) {
+                Laid::Free(claim) => {
+                    let sink = Self::new(name)?;
+                    return Ok(Self {
+                        _claim: claim,
+                        ..sink
+                    });
+                }
+                Laid::Taken => number += 1,
+            }
+        }
     }
 
     /// How events are written.
@@ -159,27 +195,110 @@ impl FileSink {
     }
 }
 
-impl Sink for FileSink {
-    fn write(&mut self, record: &Record) -> io::Result<()> {
+/// That a file is one sink's own: a lock on a file beside it, which nobody renames and which stays there. The
+/// operating system gives it up with the process, however that ends.
+#[derive(Debug)]
+struct Claim {
+    _lock: File,
+}
+
+enum Laid {
+    /// With nothing to show for it where files cannot be locked, or none can be made beside it, so that nobody
+    /// can put it aside either.
+    Free(Option<Claim>),
+    Taken,
+}
+
+impl Claim {
+    fn lay(path: &Path) -> Laid {
+        // Nothing is renamed under those who write to a pipe or a terminal.
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Laid::Free(None);
+        }
+        let mut name = OsString::from(path);
+        name.push(".lock");
+        let mut options = OpenOptions::new();
+        let Ok(lock) = options.create(true).append(true).open(name) else {
+            return Laid::Free(None);
+        };
+        match lock.try_lock() {
+            Ok(()) => Laid::Free(Some(Self { _lock: lock })),
+            Err(TryLockError::WouldBlock) => Laid::Taken,
+            Err(TryLockError::Error(_)) => Laid::Free(None),
+        }
+    }
+}
+
+/// How many events are missing, in words.
+pub(super) struct Missing(pub(super) u64);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} events missing", self.0)
+    }
+}
+
+impl FileSink {
+    fn line(&self, record: &Record) -> String {
         let time = record.time();
-        let line = match self.format {
+        match self.format {
             Format::Dbg => format!("{} {}\n", Utc(time), dbg_line(&record.event, record.name())),
             Format::Json => {
-                let unix_ns = since_epoch(time).as_nanos();
+                let (unix_ns, reactor) = (since_epoch(time).as_nanos(), record.reactor);
                 let json = json_line(&record.event, record.name()).to_string();
-                format!("{{\"unix_ns\":{unix_ns},{}\n", &json[1..])
+                let members = &json[1..];
+                format!("{{\"unix_ns\":{unix_ns},\"reactor\":{reactor},{members}\n")
             }
-        };
-        let length = line.len() as u64;
+        }
+    }
+
+    /// The line about missing events; empty if there are none.
+    fn line_about_missing(&self) -> String {
+        let (missing, (time, reactor)) = (self.missing, self.last);
+        match self.format {
+            _ if missing == 0 => String::new(),
+            Format::Dbg => format!("{} *DBG* {}\n", Utc(time), Missing(missing)),
+            Format::Json => {
+                let unix_ns = since_epoch(time).as_nanos();
+                format!(
+                    "{{\"unix_ns\":{unix_ns},\"reactor\":{reactor},\"event\":\"missing\",\"events\":{missing}}}\n"
+                )
+            }
+        }
+    }
+
+    fn append(&mut self, lines: &str) -> io::Result<()> {
+        self.file.write_all(lines.as_bytes())?;
+        self.written += lines.len() as u64;
+        self.missing = 0;
+        Ok(())
+    }
+}
+
+impl Sink for FileSink {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let lines = self.line_about_missing() + &self.line(record);
+        let length = lines.len() as u64;
         if self.is_full_with(length) {
             self.rotate_now();
         }
-        self.file.write_all(line.as_bytes())?;
-        self.written += length;
+        if let Err(error) = self.append(&lines) {
+            self.missing += 1;
+            return Err(error);
+        }
+        self.last = (record.time(), record.reactor);
+        Ok(())
+    }
+
+    fn missing(&mut self, events: u64) -> io::Result<()> {
+        self.missing += events;
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if self.missing > 0 {
+            self.append(&self.line_about_missing())?;
+        }
         self.file.flush()?;
         self.trouble.take().map_or(Ok(()), Err)
     }
@@ -255,6 +374,8 @@ mod tests {
             event: Event::handler_timer_fired(number * 1_000_000, 5, number),
             name: Some("feed".into()),
             started: UNIX_EPOCH + Duration::from_secs(1_709_164_800),
+            reactor: 3,
+            missed: 0,
         }
     }
 
@@ -271,9 +392,49 @@ mod tests {
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
             "2024-02-29T00:00:00.001000Z *DBG* feed fired the handler's timer 1\n\
-             {\"unix_ns\":1709164800002000000,\"time_ns\":2000000,\"sequence\":0,\"ordinal\":0,\
+             {\"unix_ns\":1709164800002000000,\"reactor\":3,\"time_ns\":2000000,\"sequence\":0,\"ordinal\":0,\
              \"connection\":\"5#0\",\"name\":\"feed\",\"event\":\"handler_timer_fired\",\"token\":2}\n"
         );
+    }
+
+    #[test]
+    fn lines_say_where_events_are_missing() {
+        let directory = Directory::new("missing");
+        let path = directory.0.join("trace");
+        let mut sink = FileSink::new(&path).unwrap();
+        sink.write(&record(1)).unwrap();
+        sink.missing(17).unwrap();
+        sink.write(&record(2)).unwrap();
+        let mut sink = sink.format(Format::Json);
+        // At the end, with no event behind it.
+        sink.missing(2).unwrap();
+        sink.flush().unwrap();
+        sink.flush().unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "2024-02-29T00:00:00.001000Z *DBG* feed fired the handler's timer 1\n\
+             2024-02-29T00:00:00.001000Z *DBG* 17 events missing\n\
+             2024-02-29T00:00:00.002000Z *DBG* feed fired the handler's timer 2\n\
+             {\"unix_ns\":1709164800002000000,\"reactor\":3,\"event\":\"missing\",\"events\":2}\n"
+        );
+    }
+
+    #[test]
+    fn no_two_sinks_of_the_environment_write_to_one_file() {
+        let directory = Directory::new("unshared");
+        let path = directory.0.join("trace");
+        let begin = || FileSink::unshared(&path).unwrap();
+        let (mut first, second) = (begin(), begin());
+        assert_eq!(second.path, directory.0.join("trace-2"));
+        // Also when the first one has another file in the meantime.
+        first.max_bytes = 1;
+        write(&mut first, 0..3);
+        first.flush().unwrap();
+        assert_eq!(put_aside(&first), ["1", "0", ""]);
+        assert_eq!(begin().path, directory.0.join("trace-3"));
+        drop(first);
+        assert_eq!(begin().path, path);
+        assert!(FileSink::unshared(&directory.0.join("none").join("trace")).is_err());
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Each [`Sink`](crate::trace::Sink) has a queue and a thread of its own, so a slow or failing one holds up
-//! neither the reactor nor another sink: what finds the queue full is dropped and counted, and
-//! [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks) shows the count. They are added with
+//! neither the reactor nor another sink: what finds the queue full is dropped and counted,
+//! [`ReactorStats::sinks`](crate::stats::ReactorStats::sinks) shows the count, and the sinks in here say where
+//! events are missing. [`Queued`] gives a sink a longer queue, or a shorter one. They are added with
 //! [`ReactorBuilder::trace_sink`](crate::ReactorBuilder::trace_sink) and
 //! [`Remote::add_trace_sink`](crate::Remote::add_trace_sink), and removed with
 //! [`Remote::remove_trace_sink`](crate::Remote::remove_trace_sink).
@@ -19,6 +20,7 @@
 mod bridge;
 mod environment;
 mod file;
+mod queued;
 mod roster;
 mod writer;
 
@@ -29,5 +31,6 @@ pub use bridge::TracingSink;
 pub use environment::VARIABLE;
 pub(crate) use environment::Wishes;
 pub use file::{FileSink, Format};
+pub use queued::Queued;
 pub(crate) use roster::Roster;
 pub(crate) use writer::Tap;

@@ -3,15 +3,32 @@
 use super::writer::{SinkMeter, Tap};
 use crate::trace::{Sink, SinkId, SinkStats};
 use std::io;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a reactor that ends waits for its sinks to take what is in their queues.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Reactors that this process has made.
+static REACTORS: AtomicU32 = AtomicU32::new(0);
+
 /// In the order in which they were added.
-#[derive(Default)]
-pub(crate) struct Roster(Mutex<Entries>);
+pub(crate) struct Roster {
+    /// The reactor's number, for those who see the events of several.
+    reactor: u32,
+    entries: Mutex<Entries>,
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        Self {
+            reactor: REACTORS.fetch_add(1, Relaxed),
+            entries: Mutex::default(),
+        }
+    }
+}
 
 #[derive(Default)]
 struct Entries {
@@ -22,7 +39,7 @@ struct Entries {
 
 impl Roster {
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a sink's thread. It has a number from here on, and is listed with [`Self::add`].
@@ -34,7 +51,7 @@ impl Roster {
         let id = SinkId(entries.numbered);
         entries.numbered += 1;
         drop(entries);
-        Tap::new(id, sink)
+        Tap::new(id, self.reactor, sink)
     }
 
     pub(crate) fn add(&self, meter: Arc<SinkMeter>) {

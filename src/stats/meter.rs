@@ -50,11 +50,10 @@ impl Counter {
         self.0.load(Relaxed)
     }
 
-    /// For the one writer: as [`add`](Self::add), and whoever reads it with [`seen`](Self::seen) also sees what
+    /// For the one writer: as [`set`](Self::set), and whoever reads it with [`seen`](Self::seen) also sees what
     /// was written before.
     fn announce(&self, number: u64) {
-        self.0
-            .store(self.0.load(Relaxed).wrapping_add(number), Release);
+        self.0.store(number, Release);
     }
 
     /// What was announced, before anything that is read later.
@@ -192,7 +191,6 @@ struct Rare {
     drops: Counter,
     reconnects: [Counter; Cause::ALL.len()],
     queued_high: Counter,
-    /// Announced when the others are there: who sees one sees its numbers.
     round_trips: Counter,
     round_trip_sum: Counter,
     round_trip_last: Counter,
@@ -213,12 +211,25 @@ impl Rare {
             self.drops.add(tally.drops);
         }
         if let Some(round_trip) = tally.round_trip_ns {
-            self.round_trip_sum.add(round_trip);
-            self.round_trip_last.set(round_trip);
-            self.round_trip_least.raise(u64::MAX - round_trip);
-            self.round_trip_most.raise(round_trip);
-            self.round_trips.announce(1);
+            for (counter, value) in self.with_round_trip(round_trip) {
+                counter.announce(value);
+            }
         }
+    }
+
+    /// What the counters become with another round trip, in the order in which they must: who sees that it is
+    /// counted sees the rest of it, too.
+    fn with_round_trip(&self, round_trip: u64) -> [(&Counter, u64); 5] {
+        let least = self.round_trip_least.value();
+        let most = self.round_trip_most.value();
+        let sum = self.round_trip_sum.value().wrapping_add(round_trip);
+        [
+            (&self.round_trip_sum, sum),
+            (&self.round_trip_last, round_trip),
+            (&self.round_trip_least, least.max(u64::MAX - round_trip)),
+            (&self.round_trip_most, most.max(round_trip)),
+            (&self.round_trips, self.round_trips.value() + 1),
+        ]
     }
 
     fn round_trips(&self) -> Option<RoundTrips> {
@@ -677,24 +688,28 @@ mod tests {
         assert_eq!(all.upgrade_ns.largest(), 230_000);
     }
 
-    /// Who sees that there was a round trip must see how long it was, on every core.
     #[test]
     fn a_round_trip_is_never_seen_in_part() {
-        let all: Vec<Rare> = (0..20_000).map(|_| Rare::default()).collect();
-        let mut tally = Tally::default();
-        tally.round_trip(Duration::from_nanos(700));
-        std::thread::scope(|scope| {
-            scope.spawn(|| all.iter().for_each(|rare| rare.add(&tally)));
-            for rare in &all {
-                let trips = loop {
-                    if let Some(trips) = rare.round_trips() {
-                        break trips;
-                    }
-                };
-                let times = [trips.last, trips.mean, trips.least, trips.most];
-                assert_eq!(times.map(|time| time.as_nanos()), [700; 4]);
-            }
-        });
+        let rare = Rare::default();
+        let seen = || {
+            let trips = rare.round_trips()?;
+            let times = [trips.last, trips.mean, trips.least, trips.most];
+            Some((trips.count, times.map(|time| time.as_nanos())))
+        };
+        // A reader that comes between two stores.
+        for (counter, value) in rare.with_round_trip(700) {
+            assert_eq!(seen(), None);
+            counter.announce(value);
+        }
+        assert_eq!(seen(), Some((1, [700; 4])));
+        for (counter, value) in rare.with_round_trip(900) {
+            let (count, [last, mean, least, most]) = seen().unwrap();
+            assert_eq!((count, least), (1, 700));
+            assert!([700, 900].contains(&last) && (700..=900).contains(&mean));
+            assert!([700, 900].contains(&most) && mean <= most);
+            counter.announce(value);
+        }
+        assert_eq!(seen(), Some((2, [900, 800, 700, 900])));
     }
 
     #[test]

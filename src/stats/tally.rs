@@ -12,10 +12,8 @@ pub(crate) const OPCODES: usize = 16;
 /// What passed in one direction.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Flow {
-    /// Messages that came whole in one frame and as they are, text and binary, and their bytes:
-    /// nearly all. Two numbers for each instead of four, until [`settle`](Self::settle).
-    whole: [u32; 2],
-    whole_bytes: u64,
+    /// Not among the rest until [`settle`](Self::settle).
+    whole: Whole,
     /// Frames by opcode.
     pub(crate) frames: [u32; OPCODES],
     /// Payload of the frames, as on the wire, deflated or not.
@@ -41,17 +39,24 @@ impl Flow {
     /// A frame that is a message.
     #[inline(always)]
     pub(crate) fn whole(&mut self, opcode: OpCode, length: u64) {
-        if cfg!(websockex_no_stats) {
-            return;
-        }
-        self.whole[usize::from(opcode == OpCode::Binary)] += 1;
-        self.whole_bytes += length;
+        self.whole.count(opcode, length);
+    }
+
+    /// Frames that are messages, counted before.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, whole: &Whole) {
+        self.whole.text += whole.text;
+        self.whole.binary += whole.binary;
+        self.whole.bytes += whole.bytes;
     }
 
     /// Adds what came whole to the rest.
     pub(super) fn settle(&mut self) {
-        let [text, binary] = std::mem::take(&mut self.whole);
-        let bytes = std::mem::take(&mut self.whole_bytes);
+        let Whole {
+            text,
+            binary,
+            bytes,
+        } = std::mem::take(&mut self.whole);
         self.frames[OpCode::Text as usize] += text;
         self.frames[OpCode::Binary as usize] += binary;
         self.frame_bytes += bytes;
@@ -79,6 +84,30 @@ impl Flow {
     pub(crate) fn fragment(&mut self, last: bool, length: usize) {
         self.messages += u64::from(last);
         self.message_bytes += length as u64;
+    }
+}
+
+/// Messages that came whole in one frame and as they are: nearly all. Two numbers for each instead of
+/// four.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Whole {
+    text: u32,
+    binary: u32,
+    bytes: u64,
+}
+
+impl Whole {
+    /// Counts a message, which is text or binary.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, opcode: OpCode, length: u64) {
+        if cfg!(websockex_no_stats) {
+            return;
+        }
+        match opcode {
+            OpCode::Binary => self.binary += 1,
+            _ => self.text += 1,
+        }
+        self.bytes += length;
     }
 }
 

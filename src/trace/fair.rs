@@ -55,16 +55,20 @@ struct Owner {
     connection: u64,
     oldest: u32,
     newest: u32,
-    count: usize,
+    /// Of 32 bits, so that all of it has 32 bytes: of very many connections each event has an owner of
+    /// its own.
+    count: u32,
     ended: bool,
     /// Neighbours in its list.
     before: u32,
     after: u32,
 }
 
+const _: () = assert!(size_of::<Owner>() == 32);
+
 impl Owner {
     fn list(&self) -> usize {
-        if self.ended { ENDED } else { self.count }
+        if self.ended { ENDED } else { index(self.count) }
     }
 }
 
@@ -155,7 +159,7 @@ impl Fair {
     /// A place for an event of `connection`: one never used, or one that an older event gives up.
     fn place_for(&mut self, connection: u64) -> u32 {
         let own = self.find(connection);
-        if own != NONE && self.owners[index(own)].count >= self.share {
+        if own != NONE && index(self.owners[index(own)].count) >= self.share {
             return self.give_up_oldest(own);
         }
         if self.events.len() < self.capacity {
@@ -169,7 +173,7 @@ impl Fair {
         while self.lists[self.heaviest].first == NONE {
             self.heaviest -= 1;
         }
-        let own_is_heaviest = own != NONE && self.owners[index(own)].count == self.heaviest;
+        let own_is_heaviest = own != NONE && index(self.owners[index(own)].count) == self.heaviest;
         self.give_up_oldest(if own_is_heaviest {
             own
         } else {
@@ -203,7 +207,7 @@ impl Fair {
     }
 
     /// An owner holds `count` events now. One that has ended keeps its place in the list of those.
-    fn recount(&mut self, owner: u32, count: usize) {
+    fn recount(&mut self, owner: u32, count: u32) {
         let Owner {
             count: before,
             ended,
@@ -214,7 +218,7 @@ impl Fair {
         }
         self.owners[index(owner)].count = count;
         if !ended {
-            self.heaviest = self.heaviest.max(count);
+            self.heaviest = self.heaviest.max(index(count));
             self.link(owner);
         }
     }

@@ -269,8 +269,6 @@ named! {
         FirstDataWatchdog = "first_data_watchdog",
         /// The wait before the next attempt to connect is over.
         BackOff = "back_off",
-        /// The planned replacement of a connection by a new one is due.
-        Rollover = "rollover",
         /// An orderly shutdown took too long.
         DrainDeadline = "drain_deadline",
     }

@@ -57,4 +57,4 @@ pub use event::{Event, Frame};
 pub use kind::{Callback, Kind, Level, Limit, Stage, Subject, Timer};
 pub use last::LastEvents;
 pub use ring::{Events, Ring};
-pub use sink::{Record, Sink, SinkId, SinkStats};
+pub use sink::{QUEUE_CAPACITY, Record, Sink, SinkId, SinkStats};

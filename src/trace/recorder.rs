@@ -8,6 +8,7 @@ use super::kind::{Kind, Level};
 use super::render;
 use super::ring::Ring;
 use super::sink::{Outlet, Record, SinkId};
+use std::mem;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,7 +21,14 @@ pub(crate) struct Recorder {
     tapped: bool,
     /// When time zero was, for those who have a calendar.
     started: SystemTime,
+    /// Lent to the handler whose connection has ended.
+    last_events: Vec<Event>,
+    /// The level of all connections, whatever else is asked for.
+    forced_level: Option<Level>,
 }
+
+/// Room for so many events is kept, 8 KiB of it: more than a life without its frames usually has.
+const MAX_KEPT_EVENTS: usize = 64;
 
 impl Recorder {
     pub(crate) fn new(capacity: usize, print: bool, started: SystemTime) -> Self {
@@ -30,7 +38,18 @@ impl Recorder {
             outlets: Vec::new(),
             tapped: print,
             started,
+            last_events: Vec::new(),
+            forced_level: None,
         }
+    }
+
+    /// From here on this is the level of all connections, if it is one.
+    pub(crate) fn force_level(&mut self, level: Option<Level>) {
+        self.forced_level = level;
+    }
+
+    pub(crate) fn forced_level(&self) -> Option<Level> {
+        self.forced_level
     }
 
     /// Adds a sink.
@@ -63,13 +82,23 @@ impl Recorder {
 
     /// What a connection's handler may want to see at its end, which comes after its last frame: the events
     /// of its life, and its frames if these are recorded. Copied, because the trace goes on meanwhile.
-    pub(crate) fn last_events(&self, connection: u64, level: Level) -> Vec<Event> {
-        let events = if level.records(Kind::FrameReceived) {
-            self.ring.of(connection)
+    /// [`give_back`](Self::give_back) keeps the memory for the next one.
+    pub(crate) fn last_events(&mut self, connection: u64, level: Level) -> Vec<Event> {
+        let mut events = mem::take(&mut self.last_events);
+        events.clear();
+        if level.records(Kind::FrameReceived) {
+            events.extend(self.ring.of(connection).copied());
         } else {
-            self.ring.lifecycle_of(connection)
-        };
-        events.copied().collect()
+            events.extend(self.ring.lifecycle_of(connection).copied());
+        }
+        events
+    }
+
+    /// Its handler has seen them.
+    pub(crate) fn give_back(&mut self, events: Vec<Event>) {
+        if events.capacity() <= MAX_KEPT_EVENTS {
+            self.last_events = events;
+        }
     }
 
     /// Records `event` of the connection called `name`.
@@ -108,6 +137,8 @@ impl Recorder {
                 event: *event,
                 name: name.cloned(),
                 started: self.started,
+                reactor: 0,
+                missed: 0,
             });
         }
     }

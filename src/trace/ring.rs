@@ -100,9 +100,9 @@ impl Ring {
         Events::sorted(self.lifecycle.of(connection).chain(own))
     }
 
-    /// Likewise, without frame events: found without looking at those of others.
-    pub(crate) fn lifecycle_of(&self, connection: u64) -> Events<'_> {
-        Events::sorted(self.lifecycle.of(connection))
+    /// Likewise, without frame events: found without looking at those of others, and in order already.
+    pub(crate) fn lifecycle_of(&self, connection: u64) -> impl Iterator<Item = &Event> {
+        self.lifecycle.of(connection)
     }
 
     /// How many events were recorded since the ring was made.

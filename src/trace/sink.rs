@@ -17,6 +17,10 @@ pub struct Record {
     pub name: Option<Arc<str>>,
     /// When the reactor was made; the event's time counts from there.
     pub started: SystemTime,
+    /// Which of this process's reactors recorded it, from 0 in the order in which they were made.
+    pub reactor: u32,
+    /// How many events were dropped right before this one, because the sink is slow: a hole in what it gets.
+    pub missed: u64,
 }
 
 impl Record {
@@ -36,6 +40,10 @@ impl Record {
 /// Takes events, on a thread of its own, so it may take its time.
 ///
 /// Any `FnMut(&Record) + Send` is one.
+///
+/// What is recorded faster than the sink takes it waits in a queue of fixed length; what finds that full is
+/// dropped. The thread is woken when the queue is half full, and else after some milliseconds, so that the
+/// reactor need not wake it for each event.
 pub trait Sink: Send {
     /// Takes one event.
     ///
@@ -50,7 +58,27 @@ pub trait Sink: Send {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+
+    /// So many events, between the last one and the next, were dropped. Comes before the next one, which
+    /// says the same ([`Record::missed`]), or at the end, when there is none. Does nothing by default.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn missing(&mut self, events: u64) -> io::Result<()> {
+        let _ = events;
+        Ok(())
+    }
+
+    /// How many events may wait for it, asked once, when it is added: [`QUEUE_CAPACITY`] by default, 256
+    /// bytes of memory each. [`Queued`](crate::sinks::Queued) gives any sink another one.
+    fn queue_capacity(&self) -> usize {
+        QUEUE_CAPACITY
+    }
 }
+
+/// How many events may wait for a sink that says nothing else: as many as the ring keeps by default, in
+/// 2 MiB of memory.
+pub const QUEUE_CAPACITY: usize = 8192;
 
 impl Sink for Box<dyn Sink> {
     fn write(&mut self, record: &Record) -> io::Result<()> {
@@ -59,6 +87,14 @@ impl Sink for Box<dyn Sink> {
 
     fn flush(&mut self) -> io::Result<()> {
         (**self).flush()
+    }
+
+    fn missing(&mut self, events: u64) -> io::Result<()> {
+        (**self).missing(events)
+    }
+
+    fn queue_capacity(&self) -> usize {
+        (**self).queue_capacity()
     }
 }
 
@@ -90,7 +126,7 @@ pub struct SinkStats {
     pub written: u64,
     /// Events that it had no room for, because it is slow.
     pub dropped: u64,
-    /// Events that it failed to take.
+    /// Events that it failed to take, and other failures of its own, such as to flush what it took.
     pub failed: u64,
     /// How it failed last.
     pub last_error: Option<String>,
@@ -101,6 +137,7 @@ pub(crate) trait Outlet {
     /// Of the sink at the other end.
     fn id(&self) -> SinkId;
 
-    /// Takes a record if there is room. Never waits, never allocates.
+    /// Takes a record if there is room. Never waits, never allocates. Fills in what only it knows: the reactor's
+    /// number, and what was missed.
     fn offer(&self, record: Record);
 }

@@ -623,6 +623,7 @@ fn a_policy_gives_up_after_so_many_attempts() {
     assert!(delays[0].is_some_and(|delay| delay <= SHORT));
     assert_eq!(delays[3], None);
     assert!(log.is_terminated());
+    assert_eq!(rig.traced(Kind::LimitHit), 1);
 }
 
 /// A server that takes connections and drops them is no better than one that refuses: only data over

@@ -132,6 +132,11 @@ fn what_is_just_within_the_limits_is_delivered() {
     let fragments = [frame(0x02, &[0; 1000]), frame(0x80, &[0; 500])].concat();
     duet.deliver(&fragments);
     assert_eq!(duet.log.messages(), 2);
+    // Several in one read, in which the limits end anywhere.
+    let lengths = [1000, 1, 996, 500, 997, 0, 1000, 3, 999];
+    let messages = lengths.map(|length| frame(0x82, &vec![0; length]));
+    duet.deliver(&messages.concat());
+    assert_eq!(duet.log.messages(), 2 + lengths.len());
     assert!(duet.log.is_open());
 }
 

@@ -165,6 +165,7 @@ fn too_many_restarts_are_the_owners_business_and_no_other_connections() {
     assert_eq!(name, "fragile");
     assert!(matches!(reason, DisconnectReason::Dropped), "{reason}");
     assert_eq!(logs.check(), 3);
+    assert_eq!(rig.traced(Kind::LimitHit), 1);
     assert_eq!(remote.find("fragile"), None);
     // Running again goes on with the other.
     assert!(survivor.is_open());

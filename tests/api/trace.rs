@@ -71,31 +71,37 @@ fn a_session_in_dbg_lines() {
 /// Frames are recorded from the moment the level says so, and no longer than it does.
 #[test]
 fn the_level_can_be_changed_while_the_connection_is_open() {
-    let recorder = Recorder::new().message(|cx, message| {
-        match message {
-            Message::Text("on") => cx.set_trace(Level::Frames),
-            Message::Text("off") => cx.set_trace(Level::Lifecycle),
-            _ => {}
+    let frames =
+        ["before", "on", "secret", "off", "after"].map(|text| frame(0x81, text.as_bytes()));
+    // Each in a read of its own, and all in one.
+    for reads in [frames.to_vec(), vec![frames.concat()]] {
+        let recorder = Recorder::new().message(|cx, message| {
+            match message {
+                Message::Text("on") => cx.set_trace(Level::Frames),
+                Message::Text("off") => cx.set_trace(Level::Lifecycle),
+                _ => {}
+            }
+            Ok(())
+        });
+        let mut duet = Duet::open(Transport::Plain, recorder);
+        for bytes in reads {
+            duet.deliver(&bytes);
         }
-        Ok(())
-    });
-    let mut duet = Duet::open(Transport::Plain, recorder);
-    for text in ["before", "on", "secret", "off", "after"] {
-        duet.deliver(&frame(0x81, text.as_bytes()));
+        assert_eq!(duet.log.messages(), 5);
+        let events = duet.rig.reactor.trace().iter();
+        let tail: Vec<_> = events
+            .map(|event| (event.kind(), event.subject(), event.detail().len()))
+            .skip_while(|(kind, ..)| *kind != Kind::LevelChanged)
+            .collect();
+        let expected = [
+            (Kind::LevelChanged, Subject::Level(Level::Frames), 0),
+            // At this level only the header is recorded, of "secret" and of "off".
+            (Kind::FrameReceived, Subject::None, 0),
+            (Kind::FrameReceived, Subject::None, 0),
+            (Kind::LevelChanged, Subject::Level(Level::Lifecycle), 0),
+        ];
+        assert_eq!(tail, expected);
     }
-    let events = duet.rig.reactor.trace().iter();
-    let tail: Vec<_> = events
-        .map(|event| (event.kind(), event.subject(), event.detail().len()))
-        .skip_while(|(kind, ..)| *kind != Kind::LevelChanged)
-        .collect();
-    let expected = [
-        (Kind::LevelChanged, Subject::Level(Level::Frames), 0),
-        // At this level only the header is recorded, of "secret" and of "off".
-        (Kind::FrameReceived, Subject::None, 0),
-        (Kind::FrameReceived, Subject::None, 0),
-        (Kind::LevelChanged, Subject::Level(Level::Lifecycle), 0),
-    ];
-    assert_eq!(tail, expected);
 }
 
 /// From another thread, for one connection and for all.

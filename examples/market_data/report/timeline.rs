@@ -80,7 +80,17 @@ impl Lane<'_> {
     fn phases(&self, end: u64) -> Vec<(Phase, u64, u64)> {
         let mut phases = Vec::new();
         let mut current: Option<(Phase, u64)> = None;
+        let mut encrypted = false;
         for event in &self.events {
+            match event.kind() {
+                Kind::TcpConnected => encrypted = false,
+                Kind::TlsEstablished => encrypted = true,
+                // Without TLS the opening handshake comes at once, and what was taken for the other one is none.
+                Kind::Upgrading if !encrypted => {
+                    current = current.filter(|(phase, _)| *phase != Phase::Tls);
+                }
+                _ => {}
+            }
             let Some(next) = Phase::after(event.kind()) else {
                 continue;
             };
@@ -110,7 +120,7 @@ fn is_trouble(kind: Kind) -> bool {
 }
 
 /// The lanes that are worth a look: those with trouble first, and then in the order of connecting.
-fn lanes(trace: &Ring) -> (Vec<Lane<'_>>, usize) {
+fn lanes(trace: &Ring) -> Vec<Lane<'_>> {
     let mut by_connection: BTreeMap<u64, Vec<&Event>> = BTreeMap::new();
     for event in trace.iter() {
         by_connection
@@ -129,29 +139,28 @@ fn lanes(trace: &Ring) -> (Vec<Lane<'_>>, usize) {
             events,
         })
         .collect();
-    let all = lanes.len();
     lanes.sort_by_key(|lane| std::cmp::Reverse(lane.troubles));
     lanes.truncate(LANES);
     lanes.sort_by_key(|lane| lane.connection);
-    (lanes, all)
+    lanes
 }
 
-/// The whole run.
-pub(super) fn lives(trace: &Ring) -> String {
+/// The whole run, some of `all` connections.
+pub(super) fn lives(trace: &Ring, all: usize) -> String {
     let end = trace.iter().next_back().map_or(1, Event::time_ns);
-    figure(trace, "timeline", "Connections over time", end)
+    figure(trace, all, ("timeline", "Connections over time"), end)
 }
 
 /// The beginning, until the last connection has opened for the first time.
-pub(super) fn connecting(trace: &Ring) -> String {
+pub(super) fn connecting(trace: &Ring, all: usize) -> String {
     let opened = trace.iter().filter(|event| event.kind() == Kind::Connected);
     let end = opened.map(Event::time_ns).max().unwrap_or(1);
-    figure(trace, "connecting", "Connecting", end + end / 20)
+    figure(trace, all, ("connecting", "Connecting"), end + end / 20)
 }
 
 /// What happened before `end`.
-fn figure(trace: &Ring, id: &str, title: &str, end: u64) -> String {
-    let (lanes, all) = lanes(trace);
+fn figure(trace: &Ring, all: usize, (id, title): (&str, &str), end: u64) -> String {
+    let lanes = lanes(trace);
     let end = end.max(1);
     let bottom = LANE_HEIGHT * lanes.len() as f64;
     let height = bottom + BOTTOM + 18.0;
@@ -260,14 +269,15 @@ mod tests {
             Event::connecting(0, 1, 1, "h:1"),
             Event::tcp_connecting(10, 1, "a"),
             Event::tcp_connected(20, 1, "a"),
+            Event::tls_established(30, 1, 0x0304, ""),
             Event::upgrading(30, 1, "h:1"),
             Event::connected(40, 1, 1, ""),
             Event::remote_dropped(50, 1, ""),
             Event::reconnect_scheduled(50, 1, 5, ""),
             Event::reconnecting(60, 1, 1, "h:1"),
         ]);
-        let (lanes, all) = lanes(&ring);
-        assert_eq!((lanes.len(), all, lanes[0].troubles), (1, 1, 1));
+        let lanes = lanes(&ring);
+        assert_eq!((lanes.len(), lanes[0].troubles), (1, 1));
         assert_eq!(
             lanes[0].phases(70),
             [
@@ -280,12 +290,56 @@ mod tests {
                 (Phase::Resolving, 60, 70),
             ]
         );
-        let figure = lives(&ring);
+        let figure = lives(&ring, 1);
         assert_eq!(figure.matches("class=\"phase\"").count(), 6);
         assert_eq!(figure.matches("class=\"trouble\"").count(), 1);
         // Until a twentieth after the opening.
-        let beginning = connecting(&ring);
+        let beginning = connecting(&ring, 1);
         assert_eq!(beginning.matches("class=\"phase\"").count(), 5);
+    }
+
+    #[test]
+    fn without_tls_there_is_no_time_for_it() {
+        let ring = ring(&[
+            Event::connecting(0, 1, 1, "h:1"),
+            Event::tcp_connecting(10, 1, "a"),
+            Event::tcp_connected(20, 1, "a"),
+            Event::upgrading(20, 1, "h:1"),
+            Event::connected(40, 1, 1, ""),
+        ]);
+        let phases: Vec<_> = lanes(&ring)[0]
+            .phases(50)
+            .into_iter()
+            .map(|(phase, ..)| phase)
+            .collect();
+        let expected = [Phase::Resolving, Phase::Tcp, Phase::Upgrading, Phase::Open];
+        assert_eq!(phases, expected);
+        assert!(!lives(&ring, 1).contains("1: tls,"));
+    }
+
+    /// With as many connections as by default, and what is recorded of each.
+    #[test]
+    fn the_whole_life_of_every_connection_is_there() {
+        let connections = 1000;
+        let mut ring = Ring::with_capacity(super::super::trace_capacity(connections));
+        let server = "127.0.0.1:1";
+        for step in 0..13 {
+            for id in 0..connections as u64 {
+                let now = step * 1000 + id;
+                ring.record(match step {
+                    0 => Event::connecting(now, id, 1, server),
+                    5 => Event::connected(now, id, 1, ""),
+                    12 => Event::terminated(now, id, ""),
+                    _ => Event::upgrading(now, id, server),
+                });
+            }
+        }
+        assert_eq!(ring.overwritten(), 0);
+        assert_eq!(ring.iter().count(), 13 * connections);
+        let figure = lives(&ring, connections);
+        assert!(figure.contains("Connections over time, 40 of 1000<"));
+        // What was never connected counts too.
+        assert!(lives(&ring, 1001).contains("40 of 1001<"));
     }
 
     #[test]
@@ -295,9 +349,9 @@ mod tests {
             .collect();
         events.push(Event::remote_dropped(300, 150, "<gone>"));
         let ring = ring(&events);
-        let (lanes, all) = lanes(&ring);
-        assert_eq!((lanes.len(), all), (LANES, 200));
+        let lanes = lanes(&ring);
+        assert_eq!(lanes.len(), LANES);
         assert_eq!(lanes.last().unwrap().connection, 150);
-        assert!(lives(&ring).contains("&lt;gone>"));
+        assert!(lives(&ring, 200).contains("&lt;gone>"));
     }
 }

@@ -16,16 +16,9 @@
 use super::ascii_prefix_blocks;
 use std::arch::x86_64::*;
 
-/// Below this many bytes there is little to gain by vectors of 64 bytes, and the first of them may
-/// make a processor lower its clock for a while.
-const LEAST_FOR_512: usize = 16 * 1024;
-
-/// Fewer bytes have nothing ahead of them.
-const LEAST_FOR_PREFETCH: usize = 4 * AHEAD;
-
 /// How far ahead of the bytes at hand others are asked for, in bytes. What the kernel has just copied
 /// is not in the first two caches, and the hardware alone fetches it too late.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 4096;
 
 /// Are `bytes` valid, of which the first `ascii` are known to be ASCII? They must not end inside a
 /// code point. `None`: they are too few, or this processor has no vectors that help.
@@ -34,11 +27,8 @@ pub(super) fn is_valid(bytes: &[u8], ascii: usize) -> Option<bool> {
     if bytes.len() < SHORTEST {
         return None;
     }
-    if bytes.len() >= LEAST_FOR_512
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-    {
-        // SAFETY: the lines above found what it is compiled for.
+    if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
+        // SAFETY: the line above found what it is compiled for.
         return Some(unsafe { is_valid_avx512(bytes, ascii) });
     }
     if is_x86_feature_detected!("avx2") {
@@ -52,15 +42,26 @@ pub(super) fn is_valid(bytes: &[u8], ascii: usize) -> Option<bool> {
     None
 }
 
-#[target_feature(enable = "avx512f,avx512bw")]
+/// With vectors of 32 bytes all the same: what it gains is one instruction for three of the bit
+/// operations. Those of 64 bytes make many processors lower their clock, and text that has just been
+/// received does not come fast enough for them.
+#[target_feature(enable = "avx512bw,avx512vl")]
 fn is_valid_avx512(bytes: &[u8], ascii: usize) -> bool {
     // SAFETY: this function is compiled for what these vectors need.
-    unsafe { are_valid::<__m512i>(bytes, ascii) }
+    unsafe { are_valid_by_32(bytes, ascii) }
 }
 
 #[target_feature(enable = "avx2")]
 fn is_valid_avx2(bytes: &[u8], ascii: usize) -> bool {
     // SAFETY: this function is compiled for what these vectors need.
+    unsafe { are_valid_by_32(bytes, ascii) }
+}
+
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn are_valid_by_32(bytes: &[u8], ascii: usize) -> bool {
+    // SAFETY: by the caller.
     unsafe {
         if bytes.len() < BACK + <__m256i as Vector>::WIDTH {
             are_valid::<__m128i>(bytes, ascii)
@@ -81,20 +82,21 @@ fn is_valid_ssse3(bytes: &[u8], ascii: usize) -> bool {
 pub(super) fn ascii_prefix(bytes: &[u8]) -> usize {
     match bytes.len() {
         0..=256 => ascii_prefix_blocks::<128>(bytes, |_| {}),
-        257..LEAST_FOR_PREFETCH => ascii_prefix_blocks::<256>(bytes, |_| {}),
-        _ => ascii_prefix_blocks::<256>(bytes, |block| {
-            for line in (0..block.len()).step_by(LINE) {
-                prefetch(block.as_ptr().wrapping_add(AHEAD + line));
-            }
-        }),
+        257..=AHEAD => ascii_prefix_blocks::<GROUP>(bytes, |_| {}),
+        _ => ascii_prefix_blocks::<GROUP>(bytes, |position| prefetch(bytes, position)),
     }
 }
 
-/// Asks for the line at `address`, which may lie anywhere.
+/// Asks for the group that lies [`AHEAD`] of the one at `position`, or for the last one: with no
+/// branch, which would keep the compiler from mixing this with the work.
 #[inline(always)]
-fn prefetch(address: *const u8) {
-    // SAFETY: a hint that accesses nothing; SSE belongs to x86-64.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+fn prefetch(bytes: &[u8], position: usize) {
+    let start = (position + AHEAD).min(bytes.len().saturating_sub(GROUP));
+    for line in (0..GROUP).step_by(LINE) {
+        let address = bytes.as_ptr().wrapping_add(start + line);
+        // SAFETY: a hint, which accesses nothing; SSE belongs to x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
 }
 
 /// Bytes that the check of a vector looks back over.
@@ -112,6 +114,9 @@ const LINE: usize = 64;
 /// Of eight bytes.
 const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
 
+/// # Panics
+/// When there are fewer bytes than a vector has, and those before it.
+///
 /// # Safety
 /// The processor has the instructions of `V`.
 #[inline(always)]
@@ -135,9 +140,7 @@ unsafe fn are_valid<V: Vector>(bytes: &[u8], ascii: usize) -> bool {
         while position + GROUP <= bytes.len() {
             let mut is_ascii = false;
             while !is_ascii && position + GROUP <= bytes.len() {
-                for line in (0..GROUP).step_by(LINE) {
-                    prefetch(at(position).wrapping_add(AHEAD + line));
-                }
+                prefetch(bytes, position);
                 for _ in 0..GROUP / V::WIDTH {
                     errors = errors.or(check.vector(at(position)));
                     position += V::WIDTH;
@@ -382,14 +385,6 @@ macro_rules! vector {
     };
 }
 
-vector!(__m512i, 64, {
-    load: _mm512_loadu_si512, splat: _mm512_set1_epi8, repeat: _mm512_broadcast_i32x4,
-    shuffle: _mm512_shuffle_epi8, shift: _mm512_srli_epi16, and: _mm512_and_si512,
-    or: _mm512_or_si512, xor: _mm512_xor_si512, minus: _mm512_subs_epu8,
-    is_ascii: |vector| _mm512_movepi8_mask(vector) == 0,
-    is_zero: |vector| _mm512_test_epi8_mask(vector, vector) == 0,
-});
-
 vector!(__m256i, 32, {
     load: _mm256_loadu_si256, splat: _mm256_set1_epi8, repeat: _mm256_broadcastsi128_si256,
     shuffle: _mm256_shuffle_epi8, shift: _mm256_srli_epi16, and: _mm256_and_si256,
@@ -405,3 +400,88 @@ vector!(__m128i, 16, {
     is_ascii: |vector| _mm_movemask_epi8(vector) == 0,
     is_zero: |vector| _mm_movemask_epi8(_mm_cmpeq_epi8(vector, _mm_setzero_si128())) == 0xFFFF,
 });
+
+#[cfg(test)]
+mod tests {
+    use super::super::is_open;
+    use super::super::tests::{fillers, random, sequences};
+    use super::*;
+
+    type IsValid = unsafe fn(&[u8], usize) -> bool;
+
+    /// What this processor can run of them.
+    fn implementations() -> Vec<(&'static str, IsValid)> {
+        let mut implementations: Vec<(_, IsValid)> = Vec::new();
+        if is_x86_feature_detected!("ssse3") {
+            implementations.push(("SSSE3", is_valid_ssse3));
+        }
+        if is_x86_feature_detected!("avx2") {
+            implementations.push(("AVX2", is_valid_avx2));
+        }
+        if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
+            implementations.push(("AVX-512", is_valid_avx512));
+        }
+        implementations
+    }
+
+    /// All implementations against the standard library, with the ASCII at the start known, not
+    /// known, and known in part.
+    fn check(text: &[u8]) {
+        if text.len() < SHORTEST || is_open(text) {
+            return;
+        }
+        let expected = std::str::from_utf8(text);
+        let ascii = text.iter().take_while(|byte| byte.is_ascii()).count();
+        for (name, is_valid) in implementations() {
+            for known in [0, 2, ascii] {
+                // SAFETY: it is in the list because the processor has what it is compiled for.
+                let found = unsafe { is_valid(text, known.min(ascii)) };
+                assert_eq!(found, expected.is_ok(), "{name}, {known}: {text:02X?}");
+            }
+        }
+    }
+
+    #[test]
+    fn pitfall_36_every_implementation_agrees_with_the_standard_library() {
+        for filler in fillers() {
+            for sequence in sequences() {
+                for trailer in [0, 33] {
+                    check(&[&filler[..], &sequence, &vec![b'a'; trailer]].concat());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_byte_anywhere_in_groups_of_vectors() {
+        let text = "価格 and ASCII, цена 🚀 ".repeat(2 * GROUP / 32);
+        for ascii in [0, 1, GROUP - 1, 2 * GROUP] {
+            let text = ["x".repeat(ascii).as_bytes(), text.as_bytes()].concat();
+            check(&text);
+            for at in 0..text.len() {
+                let mut text = text.clone();
+                text[at] ^= 0x80;
+                check(&text);
+            }
+        }
+    }
+
+    #[test]
+    fn random_texts_with_long_runs_of_ascii() {
+        let mut random = random();
+        let words = ["é", "€", "😀", "ascii", "\u{7FF}\u{800}\u{FFFF}\u{10FFFF}"];
+        for _ in 0..2000 {
+            let mut text = Vec::new();
+            for _ in 0..random(12) {
+                text.extend(words[random(words.len())].repeat(random(50)).bytes());
+                text.extend("a".repeat(random(4) * random(200)).bytes());
+            }
+            check(&text);
+            if !text.is_empty() {
+                let at = random(text.len());
+                text[at] = u8::try_from(random(256)).unwrap();
+                check(&text);
+            }
+        }
+    }
+}

@@ -44,7 +44,7 @@ fn the_answer_is_awaited_from_when_the_socket_has_the_close_frame() {
     rig.pass(SECOND / 2);
     handed(&mut rig, 0, 100);
     assert_eq!(patience(&rig), 0.5, "nothing more is said");
-    assert!(rig.life.aside.is_none());
+    assert!(rig.life.aside().handing.is_none());
     rig.pass_to_deadline();
     assert_eq!(rig.life.stage, Stage::Over);
     assert_eq!(rig.traced(Kind::ForcedClosed), 1);
@@ -101,7 +101,7 @@ fn expect_aborted(rig: &mut Rig) {
     let reason = rig.life.take_reason();
     assert!(matches!(reason, DisconnectReason::Local { code: None, .. }));
     assert_eq!(reason.close_code(), CloseCode::ABNORMAL);
-    let delay = rig.with(|life, output| life.policy_delay(&reason, output.entropy));
+    let delay = rig.with(|life, output| life.policy_delay(output, &reason));
     assert_eq!(delay, None);
 }
 

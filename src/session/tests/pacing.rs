@@ -230,6 +230,7 @@ fn what_was_dropped_is_known_while_somebody_waits() {
     assert_eq!(outcomes, [(1, Ok(())), (2, Err(SendError::Gone))]);
     assert_eq!(rig.life.entered(), 2);
     rig.life.watch(false);
+    rig.life.take_reason();
     assert!(rig.life.aside.is_none());
 }
 

@@ -70,7 +70,7 @@ fn each_attempt_begins_with_the_request_as_it_was_built() {
 fn an_open_connection_keeps_nothing_of_it() {
     let mut rig = rig(|attempt| Ok(attempt.set_header("X-Key", "secret")?));
     rig.open();
-    assert!(rig.life.built.is_none());
+    assert!(rig.life.aside.is_none());
     let headers = &rig.life.target.options.headers;
     assert_eq!(headers[0].1, "built");
 }
@@ -87,8 +87,8 @@ fn a_failure_is_the_attempts_own() {
     for source in ["control characters", "fragment"] {
         assert_eq!(rig.pass_to_deadline(), Step::Wait);
         assert_eq!(rig.life.stage, Stage::Over);
-        assert!(rig.life.built.is_none());
         let reason = rig.life.take_reason();
+        assert!(rig.life.aside.is_none());
         let DisconnectReason::ConnectFailed(Error::Refresh(error)) = reason else {
             panic!("{reason:?}");
         };

@@ -61,6 +61,10 @@ use super::{Id, Opcode, TlsVersion, is_cut, is_text_frame, shown};
 /// `opcode` is a name: `continuation`, `text`, `binary`, `close`, `ping`, `pong`, or `opcode 0xb` and the like
 /// for reserved ones. `payload_text` is there for uncompressed text frames whose bytes are UTF-8, `payload_hex`
 /// for all others, neither where no payload was recorded.
+///
+/// In the files of a [`FileSink`](crate::sinks::FileSink) there is one more sort of line, where events of that
+/// sink's were dropped: `event` is `missing` and `events` says how many, with neither a connection nor the
+/// other members above.
 #[must_use]
 pub fn json_line<'a>(event: &'a Event, name: &'a str) -> JsonLine<'a> {
     JsonLine { event, name }

@@ -32,6 +32,11 @@ fn write_dbg(output: &mut impl Write, event: &Event, name: &str) -> io::Result<(
     output.write_all(line.as_bytes())
 }
 
+/// Any text on one line of visible characters: for tables and the like.
+pub(crate) fn visible(text: &str) -> impl fmt::Display {
+    escape::Escaped(text.as_bytes(), escape::Delimiter::Bare)
+}
+
 /// A connection's id as `slot#generation`.
 pub(crate) struct Id(pub(crate) u64);
 
