@@ -174,9 +174,9 @@ impl FrameHeader {
             (u32::from(mask | LENGTH_16) | length, 4)
         } else {
             // The first two bytes of eight; the other six come behind the four.
-            let length = self.payload_length.swap_bytes();
-            out[4..10].copy_from_slice(&self.payload_length.to_be_bytes()[2..]);
-            let length = u32::from(length as u16) << 8;
+            let [high, next, rest @ ..] = self.payload_length.to_be_bytes();
+            out[4..10].copy_from_slice(&rest);
+            let length = u32::from(u16::from_le_bytes([high, next])) << 8;
             (u32::from(mask | LENGTH_64) | length, 10)
         };
         let start = u32::from(first) | length << 8;

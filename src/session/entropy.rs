@@ -52,11 +52,12 @@ impl Entropy {
     /// The next `N` bytes, if they need not be fetched first.
     #[inline(always)]
     pub(crate) fn take_fetched<const N: usize>(&mut self) -> Option<[u8; N]> {
-        const { assert!(N <= BATCH && BATCH + N <= u16::MAX as usize) };
+        const { assert!(N <= BATCH && BATCH <= u16::MAX as usize) };
         let start = usize::from(self.used);
         let slot = self.bytes.get_mut(start..start + N)?;
         let slot: &mut [u8; N] = slot.try_into().expect("it is that long");
-        self.used += N as u16;
+        // No more than a batch: the slot is in it.
+        self.used = u16::try_from(start + N).unwrap_or(u16::MAX);
         Some(std::mem::replace(slot, [0; N]))
     }
 
