@@ -432,7 +432,7 @@ impl Context<'_> {
     /// [holds sends](Request::hold_sends)), closing, queue full, or a fragmented message is under way.
     #[inline]
     pub fn send_text(&mut self, text: &str) -> Result<(), SendError> {
-        self.send(Message::Text(text))
+        self.send_whole(OpCode::Text, Compression::BySize, text.as_bytes())
     }
 
     /// Sends a binary message.
@@ -441,7 +441,7 @@ impl Context<'_> {
     /// As [`send_text`](Self::send_text).
     #[inline]
     pub fn send_binary(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.send(Message::Binary(bytes))
+        self.send_whole(OpCode::Binary, Compression::BySize, bytes)
     }
 
     /// Sends a message of either kind.
@@ -464,7 +464,33 @@ impl Context<'_> {
         message: Message<'_>,
         compression: Compression,
     ) -> Result<(), SendError> {
-        let (opcode, payload) = (message.opcode(), message.as_bytes());
+        self.send_whole(message.opcode(), compression, message.as_bytes())
+    }
+
+    /// What all of these come to. Not inlined, so that the four share one copy of what is inlined
+    /// here.
+    #[inline(never)]
+    fn send_whole(
+        &mut self,
+        opcode: OpCode,
+        compression: Compression,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        if self.life.send_short(&mut self.output, opcode, payload) {
+            return Ok(());
+        }
+        self.send_any(opcode, compression, payload)
+    }
+
+    /// A message that is not short, or in which somebody else has an interest. Of the same signature,
+    /// so that it is a jump and leaves the registers to the short ones.
+    #[inline(never)]
+    fn send_any(
+        &mut self,
+        opcode: OpCode,
+        compression: Compression,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
         let callback = Some(self.life.callback);
         self.life
             .send(&mut self.output, callback, compression, opcode, payload)

@@ -68,6 +68,26 @@ impl Buffer {
         &mut self.storage[self.filled..]
     }
 
+    /// Appends what `write` puts into `N` bytes of room, as many of them as it says. False, and it is
+    /// not called, if the buffer had to grow for that.
+    ///
+    /// # Panics
+    /// When it says more than `N`.
+    #[inline(always)]
+    pub fn append_within<const N: usize>(
+        &mut self,
+        write: impl FnOnce(&mut [u8; N]) -> usize,
+    ) -> bool {
+        let filled = self.filled;
+        let Some(room) = self.storage.get_mut(filled..filled + N) else {
+            return false;
+        };
+        let written = write(room.try_into().expect("it is that long"));
+        assert!(written <= N);
+        self.filled = filled + written;
+        true
+    }
+
     /// Doubles the storage, or more where `length` asks for it.
     #[cold]
     fn grow(&mut self, length: usize) {

@@ -138,6 +138,40 @@ fn write_whole(header: &FrameHeader, payload: &[u8], out: &mut Buffer) {
     out.advance(length + payload.len());
 }
 
+/// The longest payload of [`encode_short`]: up to so much is masked without asking what the CPU can do.
+pub const SHORT: usize = mask::SHORT;
+
+/// The longest frame of [`encode_short`].
+pub const SHORT_FRAME: usize = MAX_HEADER_LENGTH + SHORT;
+
+/// Writes a whole frame of a client into `room`, a message that is no longer than [`SHORT`], and
+/// returns the length of the frame.
+///
+/// It is the encoder of most of what is sent, and so it becomes part of its caller, which knows what
+/// need not be checked any more.
+///
+/// # Panics
+/// When the payload is longer.
+#[inline(always)]
+pub fn encode_short(
+    opcode: OpCode,
+    payload: &[u8],
+    key: MaskKey,
+    room: &mut [u8; SHORT_FRAME],
+) -> usize {
+    let header = FrameHeader {
+        fin: true,
+        rsv1: false,
+        opcode,
+        mask: Some(key),
+        payload_length: payload.len() as u64,
+    };
+    let start = room.first_chunk_mut().expect("the room is that long");
+    let length = header.encode(start);
+    mask::copy_short(&mut room[length..length + payload.len()], payload, key);
+    length + payload.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +191,20 @@ mod tests {
                 let event = decoder.decode(&mut input, &mut Pool::default(), &mut ());
                 assert_eq!(event, Ok(Some(Event::Binary(&payload))));
             }
+        }
+    }
+
+    /// The short way writes what the long one writes.
+    #[test]
+    fn a_short_frame_is_the_same_frame() {
+        for length in 0..=SHORT {
+            let payload: Vec<u8> = (0..=250).cycle().take(length).collect();
+            let key = [1, 2, 3, 4];
+            let mut long = Buffer::new();
+            encode(Role::Client, true, OpCode::Text, &payload, key, &mut long);
+            let mut room = [0xff; SHORT_FRAME];
+            let length = encode_short(OpCode::Text, &payload, key, &mut room);
+            assert_eq!(room[..length], *long.as_slice());
         }
     }
 

@@ -155,32 +155,37 @@ impl FrameHeader {
         }
     }
 
-    /// Writes the header into `out`, in the shortest form, and returns its length.
-    #[inline]
+    /// Writes the header into `out`, in the shortest form, and returns its length. The bytes behind it
+    /// may be overwritten as well.
+    #[inline(always)]
     pub fn encode(&self, out: &mut [u8; MAX_HEADER_LENGTH]) -> usize {
         let fin = if self.fin { FIN } else { 0 };
         let rsv1 = if self.rsv1 { RSV1 } else { 0 };
         let mask = if self.mask.is_some() { MASK } else { 0 };
-        out[0] = fin | rsv1 | self.opcode as u8;
-        let mut position = if let Ok(length) = u8::try_from(self.payload_length)
+        let first = fin | rsv1 | self.opcode as u8;
+        // Four bytes at once, of which those behind a short length are written again: one store
+        // instead of two or three.
+        let (length, position) = if let Ok(length) = u8::try_from(self.payload_length)
             && length < LENGTH_16
         {
-            out[1] = mask | length;
-            2
+            (u32::from(mask | length), 2)
         } else if let Ok(length) = u16::try_from(self.payload_length) {
-            out[1] = mask | LENGTH_16;
-            out[2..4].copy_from_slice(&length.to_be_bytes());
-            4
+            let length = u32::from(length.swap_bytes()) << 8;
+            (u32::from(mask | LENGTH_16) | length, 4)
         } else {
-            out[1] = mask | LENGTH_64;
-            out[2..10].copy_from_slice(&self.payload_length.to_be_bytes());
-            10
+            // The first two bytes of eight; the other six come behind the four.
+            let [high, next, rest @ ..] = self.payload_length.to_be_bytes();
+            out[4..10].copy_from_slice(&rest);
+            let length = u32::from(u16::from_le_bytes([high, next])) << 8;
+            (u32::from(mask | LENGTH_64) | length, 10)
         };
-        if let Some(key) = self.mask {
-            out[position..position + 4].copy_from_slice(&key);
-            position += 4;
-        }
-        position
+        let start = u32::from(first) | length << 8;
+        out[..4].copy_from_slice(&start.to_le_bytes());
+        let Some(key) = self.mask else {
+            return position;
+        };
+        out[position..position + 4].copy_from_slice(&key);
+        position + 4
     }
 }
 

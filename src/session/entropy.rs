@@ -15,8 +15,9 @@ pub(crate) type Source = Box<dyn FnMut(&mut [u8]) -> io::Result<()>>;
 /// A buffered source of unpredictable bytes. Each byte is given out once and then erased.
 pub(crate) struct Entropy {
     bytes: Box<[u8; BATCH]>,
-    /// Bytes given out already.
-    used: usize,
+    /// Bytes given out already. So narrow a number cannot overflow when a few are added, which saves a
+    /// check for each key.
+    used: u16,
     source: Source,
 }
 
@@ -40,15 +41,24 @@ impl Entropy {
     /// worse, and the operating systems document that it does not happen.
     #[inline]
     pub(crate) fn take<const N: usize>(&mut self) -> [u8; N] {
-        if self.used + N > BATCH {
+        loop {
+            if let Some(taken) = self.take_fetched() {
+                return taken;
+            }
             self.refill();
         }
-        let slot = &mut self.bytes[self.used..self.used + N];
-        self.used += N;
-        let mut taken = [0; N];
-        taken.copy_from_slice(slot);
-        slot.fill(0);
-        taken
+    }
+
+    /// The next `N` bytes, if they need not be fetched first.
+    #[inline(always)]
+    pub(crate) fn take_fetched<const N: usize>(&mut self) -> Option<[u8; N]> {
+        const { assert!(N <= BATCH && BATCH <= u16::MAX as usize) };
+        let start = usize::from(self.used);
+        let slot = self.bytes.get_mut(start..start + N)?;
+        let slot: &mut [u8; N] = slot.try_into().expect("it is that long");
+        // No more than a batch: the slot is in it.
+        self.used = u16::try_from(start + N).unwrap_or(u16::MAX);
+        Some(std::mem::replace(slot, [0; N]))
     }
 
     #[cold]

@@ -12,7 +12,7 @@ use crate::error::SendError;
 use crate::protocol::Role;
 use crate::protocol::buffer::Buffer;
 use crate::protocol::deflate::Deflaters;
-use crate::protocol::encoder::{self, FrameWriter, PIECE};
+use crate::protocol::encoder::{self, FrameWriter, PIECE, SHORT, SHORT_FRAME};
 use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, OpCode};
 use crate::stats::tally::Tally;
 use crate::trace::event::{Event, Frame};
@@ -79,6 +79,43 @@ pub enum Fragment {
 }
 
 impl Life {
+    /// Sends a short message in which nobody but the peer has an interest, which is what most are:
+    /// false, and nothing has happened, if it is another.
+    #[inline(always)]
+    pub(crate) fn send_short(
+        &mut self,
+        output: &mut Output<'_>,
+        opcode: OpCode,
+        payload: &[u8],
+    ) -> bool {
+        let options = &*self.target.options;
+        let filled = output.frames.len();
+        let is_ordinary = self.stage == Stage::Open
+            && payload.len() <= SHORT
+            && self.sending.is_none()
+            && self.deflate.is_none()
+            && !self.level.records(Kind::FrameSent)
+            && options.pacer.is_none()
+            && filled < PIECE - SHORT_FRAME
+            && self.queued + filled + payload.len() <= options.max_queued;
+        if !is_ordinary {
+            return false;
+        }
+        let entropy = &mut *output.entropy;
+        let mut key = None;
+        let written = output.frames.append_within(|room| {
+            key = entropy.take_fetched();
+            key.map_or(0, |key| encoder::encode_short(opcode, payload, key, room))
+        });
+        if !written || key.is_none() {
+            return false;
+        }
+        self.dropping = false;
+        let tally = &mut output.tally.outbound;
+        tally.whole(opcode, payload.len() as u64);
+        true
+    }
+
     /// Sends a whole message.
     #[inline]
     pub(crate) fn send(

@@ -7,6 +7,7 @@ mod pacing;
 mod proxies;
 mod refresh;
 mod returning;
+mod sending;
 
 use super::entropy::Entropy;
 use super::life::{Life, Stage, Step};
