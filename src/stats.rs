@@ -23,6 +23,6 @@ pub(crate) mod tally;
 pub use histogram::Histogram;
 pub use prometheus::{Prometheus, prometheus};
 pub use snapshot::{
-    ConnectionStats, FrameCounts, ReactorStats, ReconnectCounts, RoundTrips, SlowTurn, StageTimes,
-    Traffic,
+    ConnectionStats, FrameCounts, ReactorStats, ReconnectCounts, RoundTrips, SlowHandler,
+    StageTimes, Traffic,
 };

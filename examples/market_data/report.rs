@@ -171,7 +171,7 @@ fn summary(outcome: &Outcome, stats: &ReactorStats) -> String {
     };
     let time = |nanoseconds: u64| format!("{:.1?}", Duration::from_nanos(nanoseconds));
     let slowest = stats
-        .slowest_turn
+        .slowest_handler
         .as_ref()
         .map_or("-".to_owned(), |slowest| {
             format!("{:.1?}, {}", slowest.took, slowest.callback.name())
@@ -215,7 +215,7 @@ fn summary(outcome: &Outcome, stats: &ReactorStats) -> String {
                 time(stats.busy_ns.quantile(0.99))
             ),
         ),
-        ("longest turn of a connection", slowest),
+        ("longest that a handler was at work", slowest),
     ];
     let mut table = String::from("<table id=\"summary\">\n");
     for (name, value) in rows {

@@ -231,6 +231,7 @@ impl ReactorBuilder {
             now: Time::ZERO,
             tally: Tally::default(),
             lap: Time::ZERO,
+            handling: false,
             frames: Buffer::new(),
             entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
             trace,

@@ -61,6 +61,17 @@ impl Core {
         mut wire: Option<&mut dyn Wire>,
         input: &[u8],
     ) {
+        match self.session.inbound {
+            Inbound::Open(_) => {
+                // Also if what is cut calls nobody.
+                if !turn.handling {
+                    self.session.life.callback = Callback::OnMessage;
+                }
+                turn.begin_handling();
+            }
+            Inbound::Upgrading(_) => turn.begin_handling(),
+            _ => {}
+        }
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             self.drain(turn, reborrow(&mut wire), input)
         }));
@@ -180,6 +191,7 @@ impl Core {
         callback: Callback,
         call: impl FnOnce(&mut dyn Handler, &mut Context<'_>) -> HandlerResult,
     ) {
+        turn.begin_handling();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let life = &mut self.session.life;
             life.callback = callback;
@@ -198,9 +210,12 @@ impl Core {
     pub(super) fn end_batch(&mut self, turn: &mut Turn, wire: Option<&mut dyn Wire>) {
         if std::mem::take(&mut self.session.life.batch) {
             self.session.life.heard.message(turn.now);
+            let before = self.session.life.callback;
             self.call(turn, wire, Callback::OnBatchEnd, |handler, cx| {
                 handler.on_batch_end(cx)
             });
+            // Of the two, the messages are what a turn is for.
+            self.session.life.callback = before;
         }
     }
 
@@ -270,7 +285,7 @@ impl Core {
         policy: Option<Duration>,
     ) -> Reconnect {
         let life = &self.session.life;
-        let events = turn.trace.last_events(life.id, life.level);
+        let events = turn.trace.last_events(life.id, life.framed.get());
         let name = life.name().cloned();
         let disconnect = Disconnect {
             story: Story {
@@ -303,7 +318,7 @@ impl Core {
                 TraceEvent::terminated(time, id, kind)
             });
         let life = &self.session.life;
-        let events = turn.trace.last_events(life.id, life.level);
+        let events = turn.trace.last_events(life.id, life.framed.get());
         let termination = Termination {
             id: self.id(),
             reason: &reason,
@@ -313,9 +328,14 @@ impl Core {
                 name: life.name().map(|name| &**name),
             },
         };
+        if !life.level.records(Kind::Terminated) {
+            turn.trace.end(life.id);
+        }
         let handler = self.handler;
+        turn.begin_handling();
         // A panic here has nothing left to take down.
         let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
+        turn.end_handling(&self.meter, life.id, Callback::OnTerminate);
         turn.trace.give_back(events);
         match self.opened {
             None => reason,

@@ -164,8 +164,10 @@ struct Turn {
     entropy: Entropy,
     trace: Recorder,
     tally: Tally,
-    /// Until when the time is accounted for.
+    /// Since when a handler has been at work, or may have been, and after it until when.
     lap: Time,
+    /// One is at work in this connection's turn.
+    handling: bool,
     pool: Pool,
     deflaters: Deflaters,
 }
@@ -714,7 +716,6 @@ fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, inde
         escalates = true;
     }
     shared.central.slots().release(id, name);
-    shared.turn.skip_lap();
     if escalates {
         let connection = name.map_or_else(|| id.to_string(), str::to_owned);
         let reason = Box::new(reason);

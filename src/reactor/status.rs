@@ -11,7 +11,7 @@ use crate::session::Stage;
 use crate::stats::meter::{Cause, ConnectionMeter};
 use crate::stats::{ConnectionStats, ReactorStats};
 use crate::trace::event::Event;
-use crate::trace::kind::{Kind, Level};
+use crate::trace::kind::{Callback, Kind, Level};
 use crate::trace::render;
 use std::fmt;
 use std::ops::Deref;
@@ -296,25 +296,34 @@ impl Connection {
             now,
             (life.queued + life.waiting_bytes()) as u64,
         );
-        let lap = turn.clock.now();
-        let took = lap.nanoseconds() - turn.lap.nanoseconds();
-        turn.lap = lap;
-        // What a handler has kept the others waiting is no part of their time, nor of its own timers'.
-        life.timers.postpone(turn.now, lap);
-        turn.now = lap;
-        let at = lap.nanoseconds();
-        shared
-            .central
-            .meter
-            .connection_turn(meter, life.id, life.callback, at, took);
+        let before = turn.now;
+        turn.end_handling(meter, life.id, life.callback);
+        // What a handler has kept the others waiting is no part of its own timers' time.
+        life.timers.postpone(before, turn.now);
         fate
     }
 }
 
 impl Turn {
-    /// What has passed since the last connection's turn is not the next one's doing.
-    pub(super) fn skip_lap(&mut self) {
-        self.lap = self.clock.now();
+    /// A handler is at work from here on, or soon: its time counts.
+    #[inline]
+    pub(super) fn begin_handling(&mut self) {
+        if !self.handling {
+            self.handling = true;
+            self.lap = self.clock.now();
+        }
+    }
+
+    /// The turn of a connection is over, and with it the work of its handler, if that had any. What it
+    /// has kept the others waiting is no part of their time.
+    pub(super) fn end_handling(&mut self, meter: &ConnectionMeter, id: u64, callback: Callback) {
+        let now = self.clock.now();
+        if std::mem::take(&mut self.handling) {
+            let took = now.nanoseconds() - self.lap.nanoseconds();
+            let reactor = &self.central.meter;
+            reactor.handled(meter, id, callback, now.nanoseconds(), took);
+        }
+        (self.lap, self.now) = (now, now);
     }
 
     /// A message was accepted for a connection that has ended since.

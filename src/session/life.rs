@@ -74,6 +74,8 @@ pub(crate) struct Life {
     pub(crate) level: Level,
     /// Events recorded of this connection.
     recorded: Cell<u64>,
+    /// Some of them were about frames.
+    pub(crate) framed: Cell<bool>,
     /// For the trace: the callback that runs, or ran last.
     pub(crate) callback: Callback,
     /// Some of a run of refused sends was recorded already.
@@ -124,6 +126,7 @@ impl Life {
             stage: Stage::BackOff,
             level: target.options.level.unwrap_or(level),
             recorded: Cell::new(0),
+            framed: Cell::new(false),
             callback: Callback::OnOpen,
             dropping: false,
             sending: None,
@@ -180,6 +183,7 @@ impl Life {
     ) {
         let ordinal = self.recorded.get();
         self.recorded.set(ordinal + 1);
+        self.framed.set(true);
         let head = FrameHead {
             time_ns: now.nanoseconds(),
             sequence: 0,

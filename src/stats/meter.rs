@@ -4,8 +4,8 @@
 
 use super::histogram::SharedHistogram;
 use super::snapshot::{
-    ConnectionStats, FrameCounts, ReactorStats, ReconnectCounts, RoundTrips, SlowTurn, StageTimes,
-    Traffic,
+    ConnectionStats, FrameCounts, ReactorStats, ReconnectCounts, RoundTrips, SlowHandler,
+    StageTimes, Traffic,
 };
 use super::tally::{Flow, Step, Tally};
 use crate::protocol::url::Url;
@@ -314,7 +314,7 @@ pub(crate) struct ConnectionMeter {
     attempts: Small,
     queued: Counter,
     last_data: Counter,
-    longest_turn: Counter,
+    longest_handler: Counter,
     /// Through the socket. Of a connection that has seen no frame yet there is nothing else.
     received_bytes: Counter,
     sent_bytes: Counter,
@@ -339,7 +339,7 @@ impl ConnectionMeter {
             attempts: Small::default(),
             queued: Counter::new(),
             last_data: Counter::new(),
-            longest_turn: Counter::new(),
+            longest_handler: Counter::new(),
             received_bytes: Counter::new(),
             sent_bytes: Counter::new(),
             busy: Seldom::default(),
@@ -463,7 +463,7 @@ impl ConnectionMeter {
             queued_bytes_high: rare.queued_high.value(),
             last_data: self.last_data.time(),
             opened_at: self.opened_at.time(),
-            longest_turn: nanoseconds(self.longest_turn.value()),
+            longest_handler: nanoseconds(self.longest_handler.value()),
             stages: StageTimes {
                 admission: None,
                 resolve: times[Step::Resolved as usize].time(),
@@ -501,9 +501,9 @@ pub(crate) struct ReactorMeter {
     events_per_turn: SharedHistogram,
     /// From the end of the poll to the end of the turn.
     busy: SharedHistogram,
-    connection_turns: SharedHistogram,
+    handled: SharedHistogram,
     slowest_ns: Counter,
-    slowest: Mutex<Option<SlowTurn>>,
+    slowest: Mutex<Option<SlowHandler>>,
 }
 
 impl ReactorMeter {
@@ -519,10 +519,9 @@ impl ReactorMeter {
         self.busy.record(busy_ns);
     }
 
-    /// A turn of one connection is over: everything from its read to its write, and what its handler
-    /// did in between.
+    /// A handler was at work so long: from what was read to what was written for it.
     #[inline]
-    pub(crate) fn connection_turn(
+    pub(crate) fn handled(
         &self,
         meter: &ConnectionMeter,
         id: u64,
@@ -530,13 +529,13 @@ impl ReactorMeter {
         at_ns: u64,
         took_ns: u64,
     ) {
-        self.connection_turns.record(took_ns);
-        meter.longest_turn.raise(took_ns);
+        self.handled.record(took_ns);
+        meter.longest_handler.raise(took_ns);
         if took_ns > self.slowest_ns.value() {
             self.slowest_ns.set(took_ns);
             // Only a reader can hold it, for as long as it takes to copy.
             let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
-            *slowest = Some(SlowTurn {
+            *slowest = Some(SlowHandler {
                 connection: id,
                 name: meter.name.clone(),
                 callback,
@@ -550,7 +549,7 @@ impl ReactorMeter {
     pub(crate) fn snapshot(&self) -> ReactorStats {
         let stage = |step: Step| self.stages[step as usize].snapshot();
         // On its own, for the lock to be held no longer: the reactor may be waiting for it.
-        let slowest_turn = self
+        let slowest_handler = self
             .slowest
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -580,8 +579,8 @@ impl ReactorMeter {
             turns: self.turns.value(),
             events_per_turn: self.events_per_turn.snapshot(),
             busy_ns: self.busy.snapshot(),
-            connection_turn_ns: self.connection_turns.snapshot(),
-            slowest_turn,
+            handler_ns: self.handled.snapshot(),
+            slowest_handler,
             sinks: Vec::new(),
         }
     }
@@ -723,8 +722,8 @@ mod tests {
             tally.round_trip(Duration::from_nanos(nanoseconds));
             connection.publish(&reactor, &mut tally, 3, 0);
         }
-        reactor.connection_turn(&connection, 7, Callback::OnMessage, 50, 1000);
-        reactor.connection_turn(&connection, 7, Callback::OnPing, 60, 900);
+        reactor.handled(&connection, 7, Callback::OnMessage, 50, 1000);
+        reactor.handled(&connection, 7, Callback::OnPing, 60, 900);
         let (own, all) = (connection.snapshot(), reactor.snapshot());
         assert_eq!((own.disconnects, own.reconnects.total()), (2, 1));
         assert_eq!((own.reconnects.refused, all.reconnects.refused), (1, 1));
@@ -733,12 +732,12 @@ mod tests {
             [trips.last, trips.mean, trips.least, trips.most].map(|time| time.as_nanos());
         assert_eq!((trips.count, last, mean, least, most), (3, 20, 20, 10, 30));
         assert_eq!(all.round_trip_ns.count(), 3);
-        let slowest = all.slowest_turn.expect("there was one");
+        let slowest = all.slowest_handler.expect("there was one");
         assert_eq!(
             (slowest.connection, slowest.callback),
             (7, Callback::OnMessage)
         );
         assert_eq!(slowest.name.as_deref(), Some("feed"));
-        assert_eq!(own.longest_turn, Duration::from_micros(1));
+        assert_eq!(own.longest_handler, Duration::from_micros(1));
     }
 }

@@ -63,7 +63,7 @@ impl Display for Prometheus<'_> {
         page.connections()?;
         page.queues_and_times()?;
         page.histograms()?;
-        page.slowest_turns()?;
+        page.slowest_handlers()?;
         page.sinks()
     }
 }
@@ -213,9 +213,9 @@ impl Page<'_, '_> {
                 |stats| &stats.busy_ns,
             ),
             (
-                "connection_turn_seconds",
-                "Turns of single connections: reading, handlers, writing.",
-                |stats| &stats.connection_turn_ns,
+                "handler_seconds",
+                "Handlers at work: decoding, callbacks, writing.",
+                |stats| &stats.handler_ns,
             ),
         ];
         for (name, help, times) in times {
@@ -233,24 +233,24 @@ impl Page<'_, '_> {
 
     /// The time is one series per reactor; whose it was are the labels of another metric, for a label that
     /// changes with a value makes a new series each time.
-    fn slowest_turns(&mut self) -> fmt::Result {
+    fn slowest_handlers(&mut self) -> fmt::Result {
         self.metric(
-            "slowest_turn_seconds",
-            "The longest turn of a connection.",
+            "slowest_handler_seconds",
+            "The longest that a handler was at work at a time.",
             "gauge",
             |stats, series| {
-                let took = stats.slowest_turn.as_ref().map(|turn| turn.took);
+                let took = stats.slowest_handler.as_ref().map(|slowest| slowest.took);
                 took.map_or(Ok(()), |took| {
                     series.sample("", &[], Number(took.as_secs_f64()))
                 })
             },
         )?;
         self.metric(
-            "slowest_turn_info",
-            "Whose turn the longest one was.",
+            "slowest_handler_info",
+            "Which handler that was.",
             "gauge",
             |stats, series| {
-                let Some(slowest) = &stats.slowest_turn else {
+                let Some(slowest) = &stats.slowest_handler else {
                     return Ok(());
                 };
                 let connection = render::Id(slowest.connection).to_string();
@@ -440,7 +440,7 @@ mod tests {
             crate::protocol::url::Url::parse("ws://host").expect("it is one"),
         );
         reactor.turn(3, 1500);
-        reactor.connection_turn(&connection, 5 | 1 << 32, Callback::OnTimer, 0, 2500);
+        reactor.handled(&connection, 5 | 1 << 32, Callback::OnTimer, 0, 2500);
         let mut stats = reactor.snapshot();
         stats.uptime = Duration::from_millis(1500);
         stats.sinks.push(SinkStats {
@@ -493,7 +493,7 @@ mod tests {
     #[test]
     fn several_reactors_are_one_page() {
         let mut second = stats();
-        (second.slowest_turn, second.turns) = (None, 9);
+        (second.slowest_handler, second.turns) = (None, 9);
         second.sinks.clear();
         let reactors = [stats(), second];
         let page = prometheus(&reactors).to_string();
@@ -503,7 +503,7 @@ mod tests {
             "websockex_turns_total{reactor=\"1\"} 9",
             "websockex_messages_total{reactor=\"1\",direction=\"in\"} 0",
             "websockex_connect_stage_seconds_bucket{reactor=\"1\",stage=\"tls\",le=\"+Inf\"} 0",
-            "websockex_slowest_turn_seconds{reactor=\"0\"} 0.0000025",
+            "websockex_slowest_handler_seconds{reactor=\"0\"} 0.0000025",
             "websockex_trace_sink_events_total{reactor=\"0\",sink=\"3\",fate=\"dropped\"} 7",
         ] {
             assert!(page.lines().any(|other| other == line), "{line}\n{page}");
@@ -527,8 +527,8 @@ mod tests {
             "websockex_connect_stage_seconds_bucket{stage=\"tls\",le=\"+Inf\"} 0",
             "websockex_connect_stage_seconds_count{stage=\"total\"} 0",
             "websockex_trace_sink_events_total{sink=\"3\",fate=\"dropped\"} 7",
-            "websockex_slowest_turn_seconds 0.0000025",
-            "websockex_slowest_turn_info{connection=\"5#1\",name=\"a \\\"b\\\" \\\\ \\n\",callback=\"on_timer\"} 1",
+            "websockex_slowest_handler_seconds 0.0000025",
+            "websockex_slowest_handler_info{connection=\"5#1\",name=\"a \\\"b\\\" \\\\ \\n\",callback=\"on_timer\"} 1",
         ] {
             assert!(page.lines().any(|other| other == line), "{line}\n{page}");
         }

@@ -169,27 +169,29 @@ pub struct ConnectionStats {
     pub last_data: Option<Duration>,
     /// When it last opened, since the reactor's start.
     pub opened_at: Option<Duration>,
-    /// The longest that one turn of it has held up the others: reading, its handler, writing.
-    pub longest_turn: Duration,
+    /// The longest that its handler has held up the others at a time; see [`SlowHandler::took`].
+    pub longest_handler: Duration,
     /// The way to an open connection.
     pub stages: StageTimes,
     /// Pings and their answers.
     pub round_trips: Option<RoundTrips>,
 }
 
-/// The turn of a connection that has held up all others the longest.
+/// The handler that has held up all others the longest at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct SlowTurn {
+pub struct SlowHandler {
     /// The connection's id, as in trace events.
     pub connection: u64,
     /// Its name.
     pub name: Option<Arc<str>>,
-    /// The callback that ran last in this turn.
+    /// The callback that ran then, the last of several. `on_message` stands for a run of messages that
+    /// were read together, with the `on_batch_end` behind them.
     pub callback: Callback,
     /// When it ended, since the reactor's start.
     pub at: Duration,
-    /// How long it was.
+    /// From when bytes had been read, or there was another reason to call it, until the connection's turn
+    /// was over: decrypting and decoding, the callbacks, and writing what they sent.
     pub took: Duration,
 }
 
@@ -248,10 +250,10 @@ pub struct ReactorStats {
     pub events_per_turn: Histogram,
     /// From the end of the wait for news to the end of the turn: the time in which no news is seen.
     pub busy_ns: Histogram,
-    /// Turns of single connections: reading, handlers, writing.
-    pub connection_turn_ns: Histogram,
-    /// The longest of these.
-    pub slowest_turn: Option<SlowTurn>,
+    /// How long handlers were at work at a time, as [`SlowHandler::took`] says.
+    pub handler_ns: Histogram,
+    /// The longest of these times.
+    pub slowest_handler: Option<SlowHandler>,
     /// Where trace events go, in the order in which the sinks were added.
     pub sinks: Vec<SinkStats>,
 }

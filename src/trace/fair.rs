@@ -125,6 +125,14 @@ impl Fair {
         self.set_ended(owner, event.kind() == Kind::Terminated);
     }
 
+    /// The connection has ended, and no event says so: its level forbids that.
+    pub(super) fn end(&mut self, connection: u64) {
+        match self.find(connection) {
+            NONE => {}
+            owner => self.set_ended(owner, true),
+        }
+    }
+
     /// The events of one connection, oldest first.
     pub(super) fn of(&self, connection: u64) -> impl Iterator<Item = &Event> {
         let mut next = match self.find(connection) {
@@ -444,8 +452,13 @@ mod tests {
                 let chosen = dice.below(connections).min(dice.below(connections));
                 let id = &mut ids[usize::try_from(chosen).unwrap()];
                 if dice.below(20) == 0 {
-                    fair.record(Event::terminated(0, *id, ""));
-                    model.record(*id, 0);
+                    if dice.below(2) == 0 {
+                        fair.record(Event::terminated(0, *id, ""));
+                        model.record(*id, 0);
+                    } else {
+                        // Its level keeps the event out.
+                        fair.end(*id);
+                    }
                     model.ended.push(*id);
                     *id += 1 << 32;
                 } else {

@@ -4,7 +4,7 @@
 //! as a `*DBG*` line the moment it happens, as the seed library's trace does.
 
 use super::event::{Event, Frame, FrameHead};
-use super::kind::{Kind, Level};
+use super::kind::Level;
 use super::render;
 use super::ring::Ring;
 use super::sink::{Outlet, Record, SinkId};
@@ -81,17 +81,22 @@ impl Recorder {
     }
 
     /// What a connection's handler may want to see at its end, which comes after its last frame: the events
-    /// of its life, and its frames if these are recorded. Copied, because the trace goes on meanwhile.
+    /// of its life, and its frames if any were recorded. Copied, because the trace goes on meanwhile.
     /// [`give_back`](Self::give_back) keeps the memory for the next one.
-    pub(crate) fn last_events(&mut self, connection: u64, level: Level) -> Vec<Event> {
+    pub(crate) fn last_events(&mut self, connection: u64, framed: bool) -> Vec<Event> {
         let mut events = mem::take(&mut self.last_events);
         events.clear();
-        if level.records(Kind::FrameReceived) {
+        if framed {
             events.extend(self.ring.of(connection).copied());
         } else {
             events.extend(self.ring.lifecycle_of(connection).copied());
         }
         events
+    }
+
+    /// A connection has ended, and its level has kept the event of that out.
+    pub(crate) fn end(&mut self, connection: u64) {
+        self.ring.end(connection);
     }
 
     /// Its handler has seen them.

@@ -100,6 +100,11 @@ impl Ring {
         Events::sorted(self.lifecycle.of(connection).chain(own))
     }
 
+    /// A connection has ended, and no event says so.
+    pub(crate) fn end(&mut self, connection: u64) {
+        self.lifecycle.end(connection);
+    }
+
     /// Likewise, without frame events: found without looking at those of others, and in order already.
     pub(crate) fn lifecycle_of(&self, connection: u64) -> impl Iterator<Item = &Event> {
         self.lifecycle.of(connection)
