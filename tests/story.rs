@@ -192,6 +192,35 @@ fn a_silent_peer() {
     );
 }
 
+/// Nobody answers our ping: the story has it, and which clock ran out.
+#[test]
+fn a_peer_that_is_dead() {
+    let server = Server::start(Transport::Plain, |_, mut peer| {
+        peer.accept();
+        peer.drain();
+    });
+    check(
+        server
+            .request()
+            .ping_every(SHORT, SHORT)
+            .expect("a heartbeat")
+            .trace(Level::Frames),
+        server.address,
+        &format!("the peer is silent: no pong for {SHORT:?}"),
+        &[
+            "attempting to connect to 127.0.0.1:PORT (attempt 1)",
+            "opening a TCP connection to 127.0.0.1:PORT",
+            "opened the TCP connection to 127.0.0.1:PORT",
+            "sent the upgrade request to 127.0.0.1:PORT",
+            "successfully connected (epoch 1)",
+            "replying from on_open with text (5 B)",
+            "sending frame: text (5 B)",
+            "sending frame: ping (8 B)",
+            "fired pong_deadline",
+        ],
+    );
+}
+
 #[test]
 fn a_misbehaving_peer() {
     let server = Server::start(Transport::Plain, |_, mut peer| {
