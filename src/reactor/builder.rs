@@ -228,6 +228,7 @@ impl ReactorBuilder {
             central: Arc::clone(&central),
             clock: Clock::starting_at(start),
             began: Time::ZERO,
+            polled: Time::ZERO,
             now: Time::ZERO,
             tally: Tally::default(),
             lap: Time::ZERO,

@@ -136,7 +136,7 @@ impl Connection {
         for _ in 0..self.life().timers.armed() {
             // Another one has aborted it: it is told of that first.
             if self.life().stage == Stage::Over {
-                break;
+                return;
             }
             let Some(timer) = self.core.session.life.timers.take_due(shared.turn.now) else {
                 break;
@@ -149,6 +149,9 @@ impl Connection {
             self.call(shared, Callback::OnTimer, |handler, cx| {
                 handler.on_timer(cx, timer)
             });
+        }
+        if matches!(self.life().stage, Stage::Over | Stage::Ended) {
+            return;
         }
         let (mut output, _) = shared.turn.split(None);
         let Session { inbound, life } = &mut self.core.session;

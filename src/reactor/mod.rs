@@ -157,6 +157,8 @@ struct Turn {
     clock: Clock,
     /// When the turn of the loop began.
     began: Time,
+    /// When the poll was last asked for all there is: what had come until then is seen to in this turn.
+    polled: Time,
     /// Read from the clock when a turn of the loop begins, and when a connection's turn has ended.
     now: Time,
     /// What the connection at work has sent.
@@ -175,7 +177,7 @@ struct Turn {
 impl Turn {
     fn read_clock(&mut self) {
         self.now = self.clock.now();
-        (self.began, self.lap) = (self.now, self.now);
+        (self.began, self.polled, self.lap) = (self.now, self.now, self.now);
     }
 
     /// What sending needs, and apart from it what receiving needs.
@@ -185,6 +187,7 @@ impl Turn {
     ) -> (Output<'a>, &'a mut Pool) {
         let output = Output {
             now: self.now,
+            seen: self.polled,
             frames: &mut self.frames,
             entropy: &mut self.entropy,
             trace: &mut self.trace,
@@ -357,6 +360,7 @@ impl Reactor {
             if news - before < EVENTS as u64 {
                 break;
             }
+            self.shared.turn.polled = self.shared.turn.clock.now();
             if self.wait(Some(Duration::ZERO)).is_err() {
                 self.events.clear();
             }
@@ -451,9 +455,10 @@ impl Reactor {
     }
 
     fn handle_timers(&mut self) {
-        // What becomes due meanwhile has the next turn.
-        let now = self.shared.turn.now;
-        while let Some((time, id)) = self.shared.timers.take_due(now) {
+        // What becomes due meanwhile has the next turn, after what has come in meanwhile: a handler that
+        // is slow makes nobody silent.
+        let polled = self.shared.turn.polled;
+        while let Some((time, id)) = self.shared.timers.take_due(polled) {
             self.with(ConnectionId(id), |connection, shared| {
                 // Lazy: an entry that was replaced by an earlier one means nothing any more.
                 if connection.armed == Some(time) {

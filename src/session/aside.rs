@@ -62,6 +62,13 @@ impl Aside {
             && self.paced.is_empty()
     }
 
+    /// What has left in this turn has not left after all.
+    pub(super) fn lose(&mut self) {
+        for (_, outcome) in &mut self.outcomes {
+            *outcome = outcome.and(Err(SendError::Gone));
+        }
+    }
+
     pub(super) fn note(&mut self, waiting: &Waiting, outcome: Outcome) {
         if self.watched {
             self.outcomes.push((waiting.ordinal(), outcome));

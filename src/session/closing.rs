@@ -139,6 +139,9 @@ impl Life {
                 });
                 // What this turn has sent is lost with everything that waits; a Close frame is not.
                 output.frames.clear();
+                if let Some(aside) = &mut self.aside {
+                    aside.lose();
+                }
             }
             Stage::Closing | Stage::Closed => {
                 self.record(output, Kind::ForcedClosed, Event::forced_closed);

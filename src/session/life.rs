@@ -294,7 +294,8 @@ impl Life {
             && let Some(liveness) = &mut self.liveness
         {
             let options = &self.target.options.liveness;
-            match liveness.due(options, &self.heard, output.now, output.entropy) {
+            let times = (output.now, output.seen);
+            match liveness.due(options, &self.heard, times, output.entropy) {
                 None => return,
                 // A full queue refuses it; then the missing answer says so.
                 Some(Due::Ping(payload)) => {
@@ -393,7 +394,7 @@ impl Life {
     ) -> Step {
         self.handle_liveness(output);
         self.depart(output);
-        if self.deadline.is_none_or(|deadline| output.now < deadline) {
+        if self.deadline.is_none_or(|deadline| output.seen < deadline) {
             let due = self.reach.as_mut().and_then(|reach| reach.due(output.now));
             return due.map_or(Step::Wait, |address| self.connect(output, address));
         }

@@ -133,6 +133,12 @@ impl Pulse {
         self.asked
             .map_or(self.next, |asked| asked.after(beat.deadline))
     }
+
+    /// An answer is late only if it was not among what had come until `seen`.
+    fn is_due(&self, beat: &Beat, now: Time, seen: Time) -> bool {
+        let time = if self.asked.is_some() { seen } else { now };
+        time >= self.due(beat)
+    }
 }
 
 /// What is due.
@@ -182,15 +188,16 @@ impl Liveness {
         .min()
     }
 
-    /// What is due now; to be asked until it says nothing more.
+    /// What is due now, when all is read that had come until `seen`; to be asked until it says nothing
+    /// more.
     pub(crate) fn due(
         &mut self,
         options: &LivenessOptions,
         heard: &Heard,
-        now: Time,
+        (now, seen): (Time, Time),
         entropy: &mut Entropy,
     ) -> Option<Due> {
-        if let Some(breach) = self.breach(options, heard, now) {
+        if let Some(breach) = self.breach(options, heard, seen) {
             return Some(breach);
         }
         if let (Some(pulse), Some(beat)) = (&mut self.text, &options.text) {
@@ -200,7 +207,7 @@ impl Liveness {
             {
                 pulse.asked = None;
             }
-            if now >= pulse.due(beat) {
+            if pulse.is_due(beat, now, seen) {
                 if pulse.asked.is_some() {
                     return Some(Due::Breach(Watch::Answer, beat.deadline));
                 }
@@ -210,7 +217,7 @@ impl Liveness {
             }
         }
         if let (Some(pulse), Some(beat)) = (&mut self.ping, &options.ping)
-            && now >= pulse.due(beat)
+            && pulse.is_due(beat, now, seen)
         {
             if pulse.asked.is_some() {
                 return Some(Due::Breach(Watch::Pong, beat.deadline));
@@ -298,10 +305,13 @@ mod tests {
         let (heard, mut entropy) = (Heard::open(at(0)), entropy());
         let mut liveness = Liveness::new(&options, at(0), &mut entropy);
         assert_eq!(liveness.next(&options, &heard), Some(at(10)));
-        assert_eq!(liveness.due(&options, &heard, at(9), &mut entropy), None);
+        assert_eq!(
+            liveness.due(&options, &heard, (at(9), at(9)), &mut entropy),
+            None
+        );
         let first = 1_u64.to_be_bytes();
         assert_eq!(
-            liveness.due(&options, &heard, at(10), &mut entropy),
+            liveness.due(&options, &heard, (at(10), at(10)), &mut entropy),
             Some(Due::Ping(first))
         );
         assert_eq!(liveness.next(&options, &heard), Some(at(14)));
@@ -312,7 +322,7 @@ mod tests {
         assert_eq!(liveness.next(&options, &heard), Some(at(20)));
         let second = Due::Ping(2_u64.to_be_bytes());
         assert_eq!(
-            liveness.due(&options, &heard, at(20), &mut entropy),
+            liveness.due(&options, &heard, (at(20), at(20)), &mut entropy),
             Some(second)
         );
         assert!(
@@ -320,7 +330,7 @@ mod tests {
             "that was the earlier one"
         );
         assert_eq!(
-            liveness.due(&options, &heard, at(24), &mut entropy),
+            liveness.due(&options, &heard, (at(24), at(24)), &mut entropy),
             Some(Due::Breach(Watch::Pong, seconds(4)))
         );
     }
@@ -334,11 +344,17 @@ mod tests {
         let (mut heard, mut entropy) = (Heard::open(at(0)), entropy());
         let mut liveness = Liveness::new(&options, at(0), &mut entropy);
         let text = Some(Due::Text("ping".into()));
-        assert_eq!(liveness.due(&options, &heard, at(10), &mut entropy), text);
-        heard.message(at(11));
-        assert_eq!(liveness.due(&options, &heard, at(20), &mut entropy), text);
         assert_eq!(
-            liveness.due(&options, &heard, at(30), &mut entropy),
+            liveness.due(&options, &heard, (at(10), at(10)), &mut entropy),
+            text
+        );
+        heard.message(at(11));
+        assert_eq!(
+            liveness.due(&options, &heard, (at(20), at(20)), &mut entropy),
+            text
+        );
+        assert_eq!(
+            liveness.due(&options, &heard, (at(30), at(30)), &mut entropy),
             Some(Due::Breach(Watch::Answer, seconds(10)))
         );
     }
@@ -356,23 +372,26 @@ mod tests {
         let mut liveness = Liveness::new(&options, at(0), &mut entropy);
         assert_eq!(liveness.next(&options, &heard), Some(at(5)));
         heard.any_byte = at(4);
-        assert_eq!(liveness.due(&options, &heard, at(5), &mut entropy), None);
+        assert_eq!(
+            liveness.due(&options, &heard, (at(5), at(5)), &mut entropy),
+            None
+        );
         assert_eq!(liveness.next(&options, &heard), Some(at(8)));
         heard.any_byte = at(7);
         let breach = |watch, limit| Some(Due::Breach(watch, seconds(limit)));
         assert_eq!(
-            liveness.due(&options, &heard, at(8), &mut entropy),
+            liveness.due(&options, &heard, (at(8), at(8)), &mut entropy),
             breach(Watch::FirstData, 8)
         );
         heard.message(at(7));
         assert_eq!(liveness.next(&options, &heard), Some(at(12)));
         assert_eq!(
-            liveness.due(&options, &heard, at(12), &mut entropy),
+            liveness.due(&options, &heard, (at(12), at(12)), &mut entropy),
             breach(Watch::AnyByte, 5)
         );
         heard.any_byte = at(27);
         assert_eq!(
-            liveness.due(&options, &heard, at(27), &mut entropy),
+            liveness.due(&options, &heard, (at(27), at(27)), &mut entropy),
             breach(Watch::Data, 20)
         );
         heard.message(at(27));
@@ -393,15 +412,21 @@ mod tests {
         let mut liveness = Liveness::new(&options, at(0), &mut entropy);
         liveness.forgive(at(60));
         assert_eq!(liveness.next(&options, &heard), Some(at(65)));
-        assert_eq!(liveness.due(&options, &heard, at(64), &mut entropy), None);
+        assert_eq!(
+            liveness.due(&options, &heard, (at(64), at(64)), &mut entropy),
+            None
+        );
         heard.message(at(61));
         heard.any_byte = at(61);
         assert_eq!(liveness.next(&options, &heard), Some(at(71)));
         liveness.forgive(at(90));
-        assert_eq!(liveness.due(&options, &heard, at(99), &mut entropy), None);
+        assert_eq!(
+            liveness.due(&options, &heard, (at(99), at(99)), &mut entropy),
+            None
+        );
         assert_eq!(heard.data_span(), Some(seconds(0)));
         assert_eq!(
-            liveness.due(&options, &heard, at(100), &mut entropy),
+            liveness.due(&options, &heard, (at(100), at(100)), &mut entropy),
             Some(Due::Breach(Watch::Data, seconds(10)))
         );
     }

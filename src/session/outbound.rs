@@ -30,6 +30,9 @@ pub(crate) trait Wire {
 /// What a turn gives a session to write with.
 pub(crate) struct Output<'a> {
     pub(crate) now: Time,
+    /// What had arrived until then has been read, or is known to be there: nobody is silent, and no
+    /// answer late, for what came in after it.
+    pub(crate) seen: Time,
     /// Frames of this turn.
     pub(crate) frames: &'a mut Buffer,
     pub(crate) entropy: &'a mut Entropy,

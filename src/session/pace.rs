@@ -47,6 +47,10 @@ use std::time::Duration;
 #[derive(Clone)]
 pub struct Pacer(Arc<Pace>);
 
+/// Nanoseconds by which a timer may be late without that being anybody's fault: the poll counts in
+/// milliseconds.
+const GRAIN: u64 = 1_200_000;
+
 struct Pace {
     /// Nanoseconds between two frames.
     interval: u64,
@@ -125,8 +129,9 @@ impl Pacer {
             ..
         } = &*self.0;
         let even = left.load(Ordering::Relaxed);
-        // No timer is exact: half an interval makes up for that, once.
-        let slack = tolerance.saturating_add(interval / 2);
+        // No timer is exact: half an interval makes up for that, once, and for a short one the grain of
+        // the poll's.
+        let slack = tolerance.saturating_add((interval / 2).max(GRAIN));
         if even.saturating_sub(slack) > now.nanoseconds() {
             next.fetch_max(even, Ordering::Relaxed);
             return false;

@@ -32,7 +32,7 @@ pub(super) struct World {
     pub(super) reactor: Reactor,
     pub(super) network: Network,
     pub(super) log: Log,
-    clock: Rc<Cell<Time>>,
+    pub(super) clock: Rc<Cell<Time>>,
     random: Random,
     faults: Faults,
     names: BTreeMap<String, (Duration, Answer)>,

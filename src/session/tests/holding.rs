@@ -126,6 +126,20 @@ fn what_is_held_does_not_break_a_message_in_fragments() {
     }
 }
 
+/// What an abort throws away in the turn in which it left has not been written.
+#[test]
+fn what_is_aborted_has_not_left() {
+    let mut rig = rig(8, 800);
+    send(&mut rig, "a").expect("there is room");
+    rig.life.watch(true);
+    rig.open();
+    rig.with(Life::release);
+    rig.with(Life::abort);
+    assert!(rig.frames().is_empty());
+    let outcomes: Vec<_> = rig.life.outcomes().collect();
+    assert_eq!(outcomes, [(1, Err(SendError::Gone))]);
+}
+
 #[test]
 fn a_successor_goes_on_with_what_is_held_and_otherwise_it_is_counted() {
     let mut first = rig(8, 800);

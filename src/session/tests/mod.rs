@@ -75,6 +75,7 @@ impl Rig {
     pub(super) fn with<R>(&mut self, run: impl FnOnce(&mut Life, &mut Output<'_>) -> R) -> R {
         let mut output = Output {
             now: self.now,
+            seen: self.now,
             frames: &mut self.frames,
             entropy: &mut self.entropy,
             trace: &mut self.trace,

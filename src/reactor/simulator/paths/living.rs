@@ -7,6 +7,7 @@ use super::{ADDRESS, Diary, URL, check, check_diary, once};
 use crate::session::pace::Pacer;
 use crate::session::policy::ReconnectPolicy;
 use crate::session::timers::TimerId;
+use std::rc::Rc;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -94,6 +95,63 @@ fn no_byte_for_too_long() {
         (6040, "end"),
     ];
     check(world, request, &expected);
+}
+
+/// A handler that takes long makes nobody silent: not its own peer, whose pong lies in the socket by
+/// then, nor others, whose messages do. And what it asks, it has not asked before it was done.
+#[test]
+fn a_slow_handler_costs_no_connection() {
+    const OTHER: &str = "10.0.0.2:80";
+    let mut world = World::new();
+    world.serve(ADDRESS, || Server::open().then(10 * SECOND, text("think")));
+    world.serve(OTHER, || {
+        let mut server = Server::open();
+        for _ in 0..25 {
+            server = server.then(SECOND, text("tick"));
+        }
+        server
+    });
+    let clock = Rc::clone(&world.clock);
+    let slow = Diary::new(&world)
+        .when_told(move |cx| {
+            // The ping of the heartbeat was sent just before.
+            clock.set(clock.get().after(6 * SECOND));
+            cx.set_timer(TimerId(1), SECOND);
+            Ok(())
+        })
+        .when_due(|cx| {
+            cx.close();
+            Ok(())
+        });
+    let beats = once(URL).ping_every(10 * SECOND, 5 * SECOND).unwrap();
+    world.connect(beats, slow);
+    let mut ticks = 0;
+    let quick = Diary::new(&world).when_told(move |cx| {
+        ticks += 1;
+        if ticks == 25 {
+            cx.close();
+        }
+        Ok(())
+    });
+    let request = once("ws://10.0.0.2/").watch_bytes(5 * SECOND).unwrap();
+    world.connect(request, quick);
+    world.run();
+    world.check_end();
+    let diary = world.log.diary();
+    let silent: Vec<_> = diary
+        .iter()
+        .filter(|(_, line)| line.contains("silent"))
+        .collect();
+    assert!(silent.is_empty(), "{silent:?}");
+    let closed = "disconnect 0: closed from this side with 1000";
+    assert_eq!(
+        diary.iter().filter(|(_, line)| line == closed).count(),
+        2,
+        "{diary:#?}"
+    );
+    // Its timer has had its delay from when it was done.
+    let (told, fired) = (time_of(&world, "message think"), time_of(&world, "timer"));
+    assert_eq!(fired - told, 7000);
 }
 
 /// Pings keep the connection, but they are no data.
