@@ -317,8 +317,9 @@ impl Reactor {
     /// are told.
     pub fn run(&mut self) -> Result<(), Error> {
         self.pin()?;
+        self.shared.turn.read_clock();
         while !self.is_done() {
-            self.turn(None)?;
+            self.go_on(None)?;
         }
         Ok(())
     }
@@ -341,6 +342,13 @@ impl Reactor {
     /// # Errors
     /// As [`run`](Self::run), which alone pins.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        // Nobody knows when the last one was.
+        self.shared.turn.read_clock();
+        self.go_on(timeout)
+    }
+
+    /// A turn right after the last one, or after the clock was read.
+    fn go_on(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         match self.wait(timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
@@ -436,7 +444,7 @@ impl Reactor {
         let Some(next) = next.into_iter().flatten().min() else {
             return limit;
         };
-        let wait = next.since(self.shared.turn.clock.now());
+        let wait = next.since(self.shared.turn.now);
         Some(limit.map_or(wait, |limit| limit.min(wait)))
     }
 
@@ -546,6 +554,8 @@ impl Reactor {
                 let events = id.map_or_else(|| ring.iter(), |id| ring.of(id.into()));
                 // Whoever asked may have stopped waiting.
                 let _ = answer.send(events.copied().collect());
+                // No handler has taken this time.
+                self.shared.turn.now = self.shared.turn.clock.now();
             }
             Command::WithHandler { id, call } => {
                 self.with(id, |connection, shared| {

@@ -305,12 +305,13 @@ impl Connection {
 }
 
 impl Turn {
-    /// A handler is at work from here on, or soon: its time counts.
+    /// A handler is at work in this connection's turn: its time counts from the turn's beginning, which
+    /// asks the clock no more than without.
     #[inline]
     pub(super) fn begin_handling(&mut self) {
         if !self.handling {
             self.handling = true;
-            self.lap = self.clock.now();
+            self.lap = self.now;
         }
     }
 

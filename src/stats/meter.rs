@@ -519,7 +519,7 @@ impl ReactorMeter {
         self.busy.record(busy_ns);
     }
 
-    /// A handler was at work so long: from what was read to what was written for it.
+    /// A handler was at work, in a turn of its connection that took so long.
     #[inline]
     pub(crate) fn handled(
         &self,

@@ -190,8 +190,8 @@ pub struct SlowHandler {
     pub callback: Callback,
     /// When it ended, since the reactor's start.
     pub at: Duration,
-    /// From when bytes had been read, or there was another reason to call it, until the connection's turn
-    /// was over: decrypting and decoding, the callbacks, and writing what they sent.
+    /// The whole turn of the connection, in which the handler was called: reading, decrypting and
+    /// decoding, the callbacks, and writing what they sent.
     pub took: Duration,
 }
 

@@ -151,6 +151,7 @@ impl World {
         self.look_up();
         let news = self.network.poll();
         let mut woken = self.reactor.shared.central.woken.load(Ordering::Acquire);
+        self.reactor.shared.turn.read_clock();
         let wait = self.reactor.poll_timeout(None);
         if news.is_empty() && !woken && wait != Some(Duration::ZERO) {
             return self.leap(wait, end);
@@ -159,7 +160,6 @@ impl World {
         let limit = TURNS_AT_ONCE + self.reactor.connections();
         assert!(self.turns_at_once < limit, "the loop does not come to rest");
         let reactor = &mut self.reactor;
-        reactor.shared.turn.read_clock();
         let count = news.len() as u64;
         for readiness in news {
             woken |= handle_event(&mut reactor.connections, &mut reactor.shared, readiness);
