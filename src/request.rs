@@ -439,8 +439,8 @@ impl Request {
     }
 
     /// Ends [`Reactor::run`](crate::Reactor::run) with [`Error::Ended`] when this connection ends for
-    /// good in any way but a close from this side, or one of the peer's with 1000, 1001 or no code. The other
-    /// connections are still there then.
+    /// good in any way but a close from this side, or one of the peer's with 1000, 1001 or no code. The
+    /// other connections are still there then.
     #[must_use]
     pub fn linked(mut self) -> Self {
         self.options().linked = true;
