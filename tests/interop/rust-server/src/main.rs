@@ -1,6 +1,14 @@
 //! Interop peer: the crate `fastwebsockets` on hyper. `../README.md` says what each path does.
 
-use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    error::Error,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload, WebSocketError, upgrade};
@@ -11,7 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
 };
 use tokio_rustls::{
@@ -62,12 +70,68 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 // A handshake that fails is the client's test's to judge.
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        serve(stream).await;
+                        serve(Flushing {
+                            stream,
+                            unflushed: false,
+                        })
+                        .await;
                     }
                 }
                 None => serve(stream).await,
             }
         });
+    }
+}
+
+/// Flushes what was written. TLS keeps the end of it when the socket takes no more, and `fastwebsockets`
+/// never asks for the rest: without this a large message now and then lacks its last record for ever.
+struct Flushing<S> {
+    stream: S,
+    unflushed: bool,
+}
+
+impl<S: AsyncWrite + Unpin> Flushing<S> {
+    /// What cannot leave now wakes the task when it can, whatever the task waits for by then.
+    fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.unflushed
+            && let Poll::Ready(result) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            self.unflushed = false;
+            return result;
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Flushing<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.flush(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Flushing<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes)?;
+        self.unflushed = true;
+        self.flush(cx)?;
+        written.map(Ok)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
