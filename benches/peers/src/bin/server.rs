@@ -5,9 +5,11 @@
 //! - `/receive`: waits for the text `go` on one connection of the run, then sends to all of them. See
 //!   [`websockex_peers::stream::Workload`] for the query; `run` tells runs from each other. With TLS the
 //!   whole stream is sealed beforehand. When all is sent, it prints what was: one line of JSON.
-//! - `/echo`: sends back every message. `spin=1` has the server poll without blocking meanwhile.
+//! - `/echo`: sends back every message.
 //! - `/send`: takes `count` messages, and answers with a text, their number and checksum.
 //! - `/idle`: does nothing.
+//!
+//! With `spin=1` the server polls without blocking as long as that connection is there.
 //!
 //! Prints `listening WS WSS`, the two ports, and runs until its standard input ends.
 
@@ -58,9 +60,7 @@ enum Role {
     Receive {
         run: u64,
     },
-    Echo {
-        spin: bool,
-    },
+    Echo,
     Send(Count),
     Idle,
 }
@@ -90,6 +90,8 @@ struct Connection {
     blocked: bool,
     /// Shut down once the output is written.
     closing: bool,
+    /// The server does not sleep while it is there.
+    spins: bool,
     feed: Feed,
 }
 
@@ -239,6 +241,7 @@ impl Server {
                 written: 0,
                 blocked: false,
                 closing: false,
+            spins: false,
                 feed: Feed::default(),
             });
         }
@@ -260,9 +263,7 @@ impl Server {
     }
 
     fn drop_connection(&mut self, index: usize, connection: Connection) {
-        if let Role::Echo { spin: true } = connection.role {
-            self.spinning -= 1;
-        }
+        self.spinning -= usize::from(connection.spins);
         if let Role::Receive { run: id } = connection.role
             && let Some(run) = self.runs.get_mut(&id)
         {
@@ -380,13 +381,11 @@ impl Server {
         request: &Request,
     ) -> Result<()> {
         let mut extension = None;
+        connection.spins = request.query("spin") == Some("1");
+        self.spinning += usize::from(connection.spins);
         let path = request.target.split('?').next().unwrap_or("");
         connection.role = match path {
-            "/echo" => {
-                let spin = request.query("spin") == Some("1");
-                self.spinning += usize::from(spin);
-                Role::Echo { spin }
-            }
+            "/echo" => Role::Echo,
             "/send" => Role::Send(Count {
                 wanted: request.query("count").ok_or("count?")?.parse()?,
                 ..Count::default()
@@ -443,7 +442,7 @@ impl Server {
                 connection.closing = true;
             }
             (opcode::PING, _) => frames::write(&mut frame, 0x80 | opcode::PONG, None, payload),
-            (0..8, Role::Echo { .. }) => frames::write(&mut frame, header.first, None, payload),
+            (0..8, Role::Echo) => frames::write(&mut frame, header.first, None, payload),
             (opcode::TEXT, Role::Receive { run }) => {
                 let run = *run;
                 self.start(run, index, connection)?;

@@ -102,7 +102,7 @@ impl Runner {
                 format!("receive?run={run}&connections={connections}&count={count}&{query}")
             }
             Mode::Echo => format!("echo?{query}"),
-            Mode::Send => format!("send?count={messages}"),
+            Mode::Send => format!("send?count={messages}&{query}"),
             Mode::Idle | Mode::Handshakes => "idle".to_owned(),
         };
         format!("{scheme}:{port}/{target}")
