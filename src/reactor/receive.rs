@@ -72,7 +72,11 @@ impl Connection {
 
     /// What was delivered is a batch. If the connection has come to its end, the batch ends first: what
     /// the handler does then, it does on an open connection.
+    #[inline]
     fn end_batch(&mut self, shared: &mut Shared) {
+        if !self.core.session.life.batch {
+            return;
+        }
         let mut wire = self.link.as_mut().map(|link| LinkWire {
             link,
             spare: &mut shared.spare,
@@ -101,6 +105,8 @@ impl Connection {
             )
     }
 
+    /// One read. Not part of the loop: there is mostly one, and the compiler would prepare for more.
+    #[inline(never)]
     pub(super) fn receive_once(
         &mut self,
         shared: &mut Shared,
@@ -141,8 +147,10 @@ impl Connection {
             spare: &mut shared.spare,
         };
         let input = &buffer[..length - direct];
-        self.core.deliver(&mut shared.turn, Some(&mut wire), input);
-        let more = link.more_after(length, asked);
+        let more = wire.link.more_after(length, asked);
+        let last = matches!(more, More::Drained);
+        let turn = &mut shared.turn;
+        self.core.deliver(turn, Some(&mut wire), input, last);
         if self.core.session.life.stage == Stage::Securing {
             // Only a proxy that has just opened the way leads here. What is still to be said to it
             // goes in front of the first bytes for the server.
@@ -153,6 +161,7 @@ impl Connection {
     }
 
     #[cfg(feature = "tls")]
+    #[inline(never)]
     pub(super) fn receive_tls(
         &mut self,
         shared: &mut Shared,
@@ -180,7 +189,7 @@ impl Connection {
         let incoming = &mut buffer[..start + length];
         let (core, turn) = (&mut self.core, &mut shared.turn);
         let received = link.decrypt(incoming, &mut shared.spare, |plain| {
-            core.deliver(turn, None, plain);
+            core.deliver(turn, None, plain, false);
         });
         let received = match received {
             Ok(received) => received,
