@@ -404,6 +404,7 @@ impl Core {
 }
 
 /// Delivers what `input` has of frames, and keeps what it cuts. After an abort the rest is nobody's.
+#[inline(always)]
 fn deliver_frames(
     decoder: &mut Decoder,
     pool: &mut Pool,
