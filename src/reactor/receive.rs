@@ -117,15 +117,16 @@ impl Connection {
         if link.tls.is_some() {
             return self.receive_tls(shared, buffer);
         }
-        let room = match &mut self.core.session.inbound {
-            Inbound::Open(decoder) => decoder.room(),
-            _ => None,
+        let (missing, room) = match &mut self.core.session.inbound {
+            Inbound::Open(decoder) => (decoder.missing(), decoder.room()),
+            _ => (0, None),
         };
         let (in_room, buffer) = match &room {
             None => (0, buffer),
-            // What lies behind a long message is read with it, but not so much that of the next one
+            // What lies behind a long message is read with its end, but not so much that of the next one
             // more than a little has to be copied to where it will lie.
-            Some(room) => (room.len(), &mut buffer[..BEHIND_ROOM]),
+            Some(room) if room.len() as u64 == missing => (room.len(), &mut buffer[..BEHIND_ROOM]),
+            Some(room) => (room.len(), &mut buffer[..0]),
         };
         let asked = link.asked(in_room + buffer.len());
         let length = link.read(room, buffer, &mut shared.stamps)?;
