@@ -6,7 +6,10 @@ use super::buffer::MessageBuffer;
 use super::decoder::{Limits, Observer};
 use super::deflate::Inflater;
 use super::error::ProtocolError;
-use super::frame::{Fragment, FrameHeader, MAX_CONTROL_PAYLOAD, MAX_HEADER_LENGTH, OpCode};
+use super::frame::{
+    BEGINS_BINARY, BEGINS_TEXT, CONTINUES, ENDS, FrameHeader, LEAST_FRAME, MAX_CONTROL_PAYLOAD,
+    MAX_HEADER_LENGTH, OpCode, split_plain,
+};
 use super::mask;
 
 /// An incomplete header, frame or message.
@@ -69,48 +72,77 @@ impl Assembly {
         self.delivered = false;
     }
 
+    /// Forgets a message that was handed out.
+    #[inline(always)]
+    pub(super) fn clear(&mut self) {
+        self.delivered = false;
+        self.message.clear();
+        self.kind = None;
+    }
+
+    /// Forgets a message that was handed out, for another one in its place. False if there is none, or
+    /// something has to be returned.
+    #[inline(always)]
+    pub(super) fn begin_anew(&mut self) -> bool {
+        let can = self.delivered && self.inflater.is_none();
+        if can {
+            self.clear();
+        }
+        can
+    }
+
     /// Nothing incomplete in it?
     pub(super) fn is_idle(&self) -> bool {
         self.header_length == 0 && self.frame.is_none() && self.kind.is_none()
     }
 
     /// Takes the fragments of an uncompressed message that lie whole and in order in `input`, those
-    /// of a server: what a message in fragments consists of nearly always. `None` says only that
-    /// the message is not complete; the rest of [`advance`](Decoder::advance) has to look why.
+    /// of a server: what a message in fragments consists of nearly always. True when the last one
+    /// was among them. False says only that the message is not complete; the long way has to look
+    /// why.
+    ///
+    /// They are validated together and not one by one: a complete message by the caller, when it
+    /// makes text of it, and here what has come of one that is not complete.
     #[inline(always)]
     pub(super) fn take_fragments(
         &mut self,
         input: &mut &[u8],
         limits: &Limits,
         observer: &mut impl Observer,
-    ) -> Result<Option<OpCode>, ProtocolError> {
+    ) -> Result<bool, ProtocolError> {
         if self.header_length > 0 || self.frame.is_some() || self.inflater.is_some() {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut room = limits.max_message.saturating_sub(self.message.len() as u64);
-        while let Some(fragment) = Fragment::split(input) {
-            let length = fragment.payload.len() as u64;
+        let mut rest = *input;
+        let mut is_complete = false;
+        while !is_complete && let Some(&[first, ..]) = rest.first_chunk::<LEAST_FRAME>() {
             // Something is under way if, and only if, this goes on with it.
-            let goes_on = fragment.opcode == OpCode::Continuation;
-            if goes_on != self.kind.is_some() || length > limits.max_frame || length > room {
+            let (opcode, kind) = match (first, self.kind) {
+                (CONTINUES | ENDS, Some(kind)) => (OpCode::Continuation, kind),
+                (BEGINS_TEXT, None) => (OpCode::Text, MessageKind::Text),
+                (BEGINS_BINARY, None) => (OpCode::Binary, MessageKind::Binary),
+                _ => break,
+            };
+            let Some((payload, behind)) = split_plain(rest) else {
+                break;
+            };
+            let length = payload.len() as u64;
+            // It cannot overflow: both are lengths of what is in memory.
+            let together = self.message.len() as u64 + length;
+            if length > limits.max_frame || together > limits.max_message {
                 break;
             }
-            room -= length;
-            *input = fragment.rest;
-            let header = FrameHeader::plain(fragment.fin, fragment.opcode, length);
-            observer.frame(&header, fragment.payload);
-            match fragment.opcode {
-                OpCode::Text => self.kind = Some(MessageKind::Text),
-                OpCode::Binary => self.kind = Some(MessageKind::Binary),
-                _ => {}
-            }
-            self.message.extend(fragment.payload);
-            self.validate_text()?;
-            if fragment.fin {
-                return Ok(Some(fragment.opcode));
-            }
+            is_complete = first == ENDS;
+            observer.frame(&FrameHeader::plain(is_complete, opcode, length), payload);
+            self.message.extend(payload);
+            self.kind = Some(kind);
+            rest = behind;
         }
-        Ok(None)
+        *input = rest;
+        if !is_complete {
+            self.validate_text()?;
+        }
+        Ok(is_complete)
     }
 
     /// Takes what `input` has of the header under way. `None`: it is still incomplete.

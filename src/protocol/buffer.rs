@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use super::utf8::{InvalidUtf8, Validator};
+use super::utf8::{self, InvalidUtf8, Validator};
 
 /// Growth never asks for less than this, in bytes.
 const LEAST_GROWTH: usize = 4096;
@@ -112,14 +112,15 @@ impl Buffer {
     /// Appends `bytes`.
     #[inline]
     pub fn extend(&mut self, bytes: &[u8]) {
+        let length = bytes.len();
         // One look at the storage where there is room, which is nearly always.
-        let end = self.filled + bytes.len();
-        if let Some(place) = self.storage.get_mut(self.filled..end) {
+        let spare = self.storage.get_mut(self.filled..);
+        if let Some(place) = spare.and_then(|spare| spare.get_mut(..length)) {
             place.copy_from_slice(bytes);
         } else {
-            self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+            self.room(length)[..length].copy_from_slice(bytes);
         }
-        self.filled = end;
+        self.filled += length;
     }
 
     /// Removes the first `length` bytes of the content.
@@ -203,6 +204,10 @@ impl MessageBuffer {
 
     /// The whole message as text, with no second pass over what was validated while it arrived.
     pub(crate) fn as_str(&mut self) -> Result<&str, InvalidUtf8> {
+        // Nothing was validated while it arrived, because all of it came at once.
+        if self.validated == 0 {
+            return utf8::validate(self.bytes.as_slice());
+        }
         self.validate()?;
         self.validator.finish()?;
         // SAFETY: `validate` has passed all bytes, in order and each once, through the validator,

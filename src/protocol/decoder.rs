@@ -16,7 +16,8 @@ use super::close::CloseFrame;
 use super::deflate::{Agreed, Inflater};
 use super::error::ProtocolError;
 use super::frame::{
-    FrameHeader, LEAST_FRAME, MAX_CONTROL_PAYLOAD, OpCode, WHOLE_BINARY, WHOLE_TEXT, split_plain,
+    BEGINS_BINARY, BEGINS_TEXT, FrameHeader, LEAST_FRAME, MAX_CONTROL_PAYLOAD, OpCode,
+    WHOLE_BINARY, WHOLE_TEXT, split_plain,
 };
 use super::mask;
 use super::utf8;
@@ -103,6 +104,16 @@ enum Sender {
     Nobody,
 }
 
+/// How many frames a message came in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frames {
+    One,
+    Several,
+}
+
+/// Why there is an assembly when a frame is complete.
+const TAKEN: &str = "the frame was taken into it";
+
 /// How compressed messages are inflated (RFC 7692).
 enum Inflation {
     /// The extension was not negotiated.
@@ -172,7 +183,7 @@ impl Decoder {
         pool: &mut Pool,
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'a>>, ProtocolError> {
-        if self.is_between_messages(pool) {
+        if self.is_between_messages(input, pool) {
             let mut rest = *input;
             let message = match take_whole(&mut rest) {
                 Some(Event::Text(text)) => Some((OpCode::Text, text.as_bytes(), Event::Text(text))),
@@ -199,7 +210,7 @@ impl Decoder {
         input: &'i [u8],
         pool: &mut Pool,
     ) -> Option<WholeMessages<'_, 'i>> {
-        if !self.is_between_messages(pool) {
+        if !self.is_between_messages(input, pool) {
             return None;
         }
         let longest = usize::try_from(self.limits.longest()).unwrap_or(usize::MAX);
@@ -209,10 +220,15 @@ impl Decoder {
         })
     }
 
-    /// Of a server, and with none of its messages under way?
+    /// Of a server, and with none of its messages under way? The assembly of one that was handed out is
+    /// returned first, unless `input` goes on with fragments, which would only take it again: then it
+    /// stays, and this is false.
     #[inline(always)]
-    fn is_between_messages(&mut self, pool: &mut Pool) -> bool {
-        if self.assembly.is_some() {
+    fn is_between_messages(&mut self, input: &[u8], pool: &mut Pool) -> bool {
+        if let Some(assembly) = &mut self.assembly {
+            if begins_fragments(input) && assembly.begin_anew() {
+                return false;
+            }
             self.recycle(pool);
         }
         self.assembly.is_none() && self.sender == Sender::Server
@@ -225,34 +241,47 @@ impl Decoder {
         pool: &mut Pool,
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'a>>, ProtocolError> {
-        if let Some(error) = &self.error {
-            return Err(**error);
-        }
-        if self.sender == Sender::Nobody {
-            *input = &[];
-            return Ok(None);
-        }
-        match self.advance(input, pool, observer) {
-            Ok(None) => {
-                if self.assembly.as_ref().is_some_and(|a| a.is_idle()) {
-                    pool.give(self.assembly.take().expect("is some"));
-                }
-                Ok(None)
+        loop {
+            match self.take_fragments(input, pool, observer) {
+                Ok(true) => return self.finish_message(Frames::Several, observer),
+                Ok(false) => {}
+                Err(error) => return Err(self.fail(error)),
             }
-            Ok(Some(opcode)) => self.finish_frame(opcode, observer),
-            Err(error) => Err(self.fail(error)),
+            match self.take_frame(input, pool, observer)? {
+                Some((false, _)) => {}
+                Some((true, opcode)) => return self.finish_frame(opcode, observer),
+                None => return Ok(None),
+            }
         }
     }
 
+    /// Takes what lies whole in `input` of a server's message in fragments; true when it is complete.
+    #[inline(always)]
+    fn take_fragments(
+        &mut self,
+        input: &mut &[u8],
+        pool: &mut Pool,
+        observer: &mut impl Observer,
+    ) -> Result<bool, ProtocolError> {
+        if self.sender != Sender::Server {
+            return Ok(false);
+        }
+        let assembly = match &mut self.assembly {
+            Some(assembly) => assembly,
+            None if begins_fragments(input) => self.assembly.insert(pool.take()),
+            None => return Ok(false),
+        };
+        assembly.take_fragments(input, &self.limits, observer)
+    }
+
     /// Returns the assembly of a message that was handed out.
+    #[inline(never)]
     fn recycle(&mut self, pool: &mut Pool) {
         let Some(assembly) = &mut self.assembly else {
             return;
         };
         if assembly.delivered {
-            assembly.delivered = false;
-            assembly.message.clear();
-            assembly.kind = None;
+            assembly.clear();
             if let Some(used) = assembly.inflater.take() {
                 match &mut self.inflation {
                     Inflation::Own { inflater, .. } => *inflater = Some(used),
@@ -275,108 +304,140 @@ impl Decoder {
         error
     }
 
-    /// Takes input until a frame that ends an event is complete; returns its opcode.
+    /// Takes what `input` has of one frame, whatever it is. When it is complete, says whether it ends
+    /// an event, and its opcode. `None` when it is not, and more is needed.
+    #[inline(never)]
+    fn take_frame(
+        &mut self,
+        input: &mut &[u8],
+        pool: &mut Pool,
+        observer: &mut impl Observer,
+    ) -> Result<Option<(bool, OpCode)>, ProtocolError> {
+        if let Some(error) = &self.error {
+            return Err(**error);
+        }
+        if self.sender == Sender::Nobody {
+            *input = &[];
+            return Ok(None);
+        }
+        let taken = self.advance(input, pool, observer);
+        if let Ok(None) = taken
+            && self.assembly.as_ref().is_some_and(|a| a.is_idle())
+        {
+            pool.give(self.assembly.take().expect("is some"));
+        }
+        taken.map_err(|error| self.fail(error))
+    }
+
+    /// [`take_frame`](Self::take_frame) while there are frames; its caller looks after the assembly and
+    /// the error.
     fn advance(
         &mut self,
         input: &mut &[u8],
         pool: &mut Pool,
         observer: &mut impl Observer,
-    ) -> Result<Option<OpCode>, ProtocolError> {
+    ) -> Result<Option<(bool, OpCode)>, ProtocolError> {
         let (sender, limits) = (self.sender, self.limits);
         let deflate = !matches!(self.inflation, Inflation::Off);
-        loop {
-            if input.is_empty() && self.assembly.is_none() {
-                return Ok(None);
-            }
-            let assembly = self.assembly.get_or_insert_with(|| pool.take());
-            if sender == Sender::Server
-                && let Some(last) = assembly.take_fragments(input, &limits, observer)?
-            {
-                return Ok(Some(last));
-            }
-            let mut frame = match assembly.frame.take() {
-                Some(frame) => frame,
-                None => match assembly.take_header(input)? {
-                    None => return Ok(None),
-                    Some(header) => {
-                        check(&header, sender, &limits, deflate, assembly)?;
-                        let length = header.payload_length.min(input.len() as u64);
-                        // Exact: not more than `input` has.
-                        #[allow(clippy::cast_possible_truncation)]
-                        observer.frame(&header, &input[..length as usize]);
-                        match header.opcode {
-                            OpCode::Text => assembly.kind = Some(MessageKind::Text),
-                            OpCode::Binary => assembly.kind = Some(MessageKind::Binary),
-                            _ => {}
-                        }
-                        if header.rsv1 {
-                            assembly.inflater = Some(self.inflation.begin(pool));
-                        }
-                        PartialFrame {
-                            header,
-                            received: 0,
-                        }
-                    }
-                },
-            };
-            if !assembly.take_payload(&mut frame, input, &limits)? {
-                assembly.frame = Some(frame);
-                return Ok(None);
-            }
-            if frame.header.fin {
-                if !frame.header.opcode.is_control() {
-                    assembly.finish_inflating(&limits)?;
-                }
-                return Ok(Some(frame.header.opcode));
-            }
+        if input.is_empty() && self.assembly.is_none() {
+            return Ok(None);
         }
+        let assembly = self.assembly.get_or_insert_with(|| pool.take());
+        let mut frame = match assembly.frame.take() {
+            Some(frame) => frame,
+            None => match assembly.take_header(input)? {
+                None => return Ok(None),
+                Some(header) => {
+                    check(&header, sender, &limits, deflate, assembly)?;
+                    let length = header.payload_length.min(input.len() as u64);
+                    // Exact: not more than `input` has.
+                    #[allow(clippy::cast_possible_truncation)]
+                    observer.frame(&header, &input[..length as usize]);
+                    match header.opcode {
+                        OpCode::Text => assembly.kind = Some(MessageKind::Text),
+                        OpCode::Binary => assembly.kind = Some(MessageKind::Binary),
+                        _ => {}
+                    }
+                    if header.rsv1 {
+                        assembly.inflater = Some(self.inflation.begin(pool));
+                    }
+                    PartialFrame {
+                        header,
+                        received: 0,
+                    }
+                }
+            },
+        };
+        if !assembly.take_payload(&mut frame, input, &limits)? {
+            assembly.frame = Some(frame);
+            return Ok(None);
+        }
+        let FrameHeader { fin, opcode, .. } = frame.header;
+        if fin && !opcode.is_control() {
+            assembly.finish_inflating(&limits)?;
+        }
+        Ok(Some((fin, opcode)))
     }
 
     /// The event that a complete, final frame makes.
+    #[inline(never)]
     fn finish_frame(
         &mut self,
         opcode: OpCode,
         observer: &mut impl Observer,
     ) -> Result<Option<Event<'_>>, ProtocolError> {
-        if opcode == OpCode::Close {
-            self.sender = Sender::Nobody;
+        match opcode {
+            OpCode::Text | OpCode::Binary => return self.finish_message(Frames::One, observer),
+            OpCode::Continuation => return self.finish_message(Frames::Several, observer),
+            OpCode::Ping | OpCode::Pong | OpCode::Close => {}
         }
         let Self {
             assembly,
-            error,
             sender,
+            error,
             ..
         } = self;
-        let assembly = assembly.as_mut().expect("a frame was just taken into it");
+        let assembly = assembly.as_ref().expect(TAKEN);
         let control = &assembly.control[..assembly.control_length];
         let event = match opcode {
-            OpCode::Ping => Ok(Event::Ping(control)),
-            OpCode::Pong => Ok(Event::Pong(control)),
-            OpCode::Close => CloseFrame::parse(control).map(Event::Close),
-            OpCode::Text | OpCode::Binary | OpCode::Continuation => {
-                assembly.delivered = true;
-                if opcode == OpCode::Continuation {
-                    let first = match assembly.kind {
-                        Some(MessageKind::Text) => OpCode::Text,
-                        _ => OpCode::Binary,
-                    };
-                    observer.completed(first, assembly.message.as_slice());
-                }
-                if assembly.kind == Some(MessageKind::Text) {
-                    assembly
-                        .message
-                        .as_str()
-                        .map(Event::Text)
-                        .map_err(ProtocolError::InvalidUtf8)
-                } else {
-                    Ok(Event::Binary(assembly.message.as_slice()))
-                }
+            OpCode::Ping => Event::Ping(control),
+            OpCode::Pong => Event::Pong(control),
+            _ => {
+                *sender = Sender::Nobody;
+                let close = CloseFrame::parse(control);
+                Event::Close(close.inspect_err(|first| *error = Some(Box::new(*first)))?)
             }
         };
-        event.map(Some).inspect_err(|first| {
-            *sender = Sender::Nobody;
-            *error = Some(Box::new(*first));
-        })
+        Ok(Some(event))
+    }
+
+    /// The event that a complete message makes.
+    #[inline(always)]
+    fn finish_message(
+        &mut self,
+        frames: Frames,
+        observer: &mut impl Observer,
+    ) -> Result<Option<Event<'_>>, ProtocolError> {
+        let assembly = self.assembly.as_mut().expect(TAKEN);
+        assembly.delivered = true;
+        let (opcode, bytes, event) = if assembly.kind == Some(MessageKind::Text) {
+            match assembly.message.as_str() {
+                Ok(text) => (OpCode::Text, text.as_bytes(), Event::Text(text)),
+                Err(error) => {
+                    let error = ProtocolError::InvalidUtf8(error);
+                    self.sender = Sender::Nobody;
+                    self.error = Some(Box::new(error));
+                    return Err(error);
+                }
+            }
+        } else {
+            let bytes = assembly.message.as_slice();
+            (OpCode::Binary, bytes, Event::Binary(bytes))
+        };
+        if frames == Frames::Several {
+            observer.completed(opcode, bytes);
+        }
+        Ok(Some(event))
     }
 
     /// Room in the message under way, when so much of a frame is missing that receiving straight
@@ -475,6 +536,12 @@ impl<'i> WholeMessages<'_, 'i> {
     pub(crate) fn left(&self) -> usize {
         self.window.len()
     }
+}
+
+/// Does `input` begin with the first fragment of an uncompressed message?
+#[inline(always)]
+fn begins_fragments(input: &[u8]) -> bool {
+    matches!(input, [BEGINS_TEXT | BEGINS_BINARY, ..])
 }
 
 /// Takes a whole data message in one frame of a server from the start of `input`. `None` says only

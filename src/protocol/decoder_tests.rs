@@ -355,6 +355,161 @@ fn bad_text_fails_at_the_first_bad_byte() {
     assert!(matches!(outcome.1, Some(ProtocolError::InvalidUtf8(_))));
 }
 
+/// Fragments that lie in one read are validated together: what comes of them must not depend on how
+/// the reads fell, not even where the bad byte is, and what came before it is delivered.
+#[test]
+fn bad_text_in_fragments_gives_the_same_error_at_every_split() {
+    let text = "a€b𝄞cé".repeat(3).into_bytes();
+    let behind: [&[Sent]; 4] = [
+        &[],
+        &[(true, Ping, b"later")],
+        &[(false, Ping, b"wrong")],
+        &[(true, Text, b"an interruption")],
+    ];
+    for bad in 0..text.len() {
+        let mut text = text.clone();
+        text[bad] = 0xff;
+        let (one, rest) = text.split_at(text.len() / 4 + 1);
+        let (two, three) = rest.split_at(text.len() / 3);
+        for behind in behind {
+            let mut list = vec![
+                (false, Text, &b"goo"[..]),
+                (true, Continuation, b"d"),
+                (false, Text, one),
+                (false, Continuation, b""),
+                (false, Continuation, two),
+            ];
+            if behind.is_empty() {
+                list.push((true, Continuation, three));
+            }
+            list.extend(behind);
+            let is_sent = bad < one.len() + two.len() || behind.is_empty();
+            if !is_sent {
+                continue;
+            }
+            let position = bad as u64;
+            let error = Some(ProtocolError::InvalidUtf8(utf8::InvalidUtf8 { position }));
+            let bytes = frames(Role::Server, &list);
+            for size in (1..20).chain([bytes.len()]) {
+                let mut decoder = Decoder::new(Role::Client, Limits::default());
+                let mut pool = Pool::default();
+                let outcome = decode_chunks(&mut decoder, &mut pool, bytes.chunks(size));
+                let good = vec![Owned::Text("good".into())];
+                assert_eq!(outcome, (good, error), "{bad} in chunks of {size}");
+            }
+        }
+    }
+}
+
+/// Of a message that is not complete, the text that has come is validated with the read it came in,
+/// up to a code point that is cut.
+#[test]
+fn an_incomplete_message_in_fragments_is_validated_with_its_read() {
+    let euro = "€".as_bytes();
+    for (second, is_good) in [(&euro[1..2], true), (b"x", false)] {
+        let list = [(false, Text, &euro[..1]), (false, Continuation, second)];
+        let bytes = frames(Role::Server, &list);
+        let mut decoder = Decoder::new(Role::Client, Limits::default());
+        let mut pool = Pool::default();
+        let (events, error) = decode_chunks(&mut decoder, &mut pool, [&bytes[..]]);
+        assert_eq!((events, error.is_none()), (vec![], is_good));
+        if is_good {
+            let end = frames(Role::Server, &[(true, Continuation, &euro[2..])]);
+            let outcome = decode_chunks(&mut decoder, &mut pool, [&end[..]]);
+            assert_eq!(outcome, (vec![Owned::Text("€".into())], None));
+        }
+    }
+}
+
+/// One message in fragments behind the other takes the same assembly, which keeps nothing of the one
+/// before: not its bytes, its kind, its control frames or what was validated of it.
+#[test]
+fn messages_in_fragments_do_not_mix() {
+    let mut list = Vec::new();
+    let mut expected = Vec::new();
+    let texts = ["one €", "", "three"];
+    for (round, text) in texts.iter().cycle().take(30).enumerate() {
+        let (head, tail) = text.as_bytes().split_at(text.len() * 9 / 10);
+        let is_text = round % 4 != 3;
+        list.push((false, if is_text { Text } else { Binary }, head));
+        if round % 5 == 1 {
+            list.push((true, Ping, b"between"));
+            expected.push(Owned::Ping(b"between".into()));
+        }
+        list.push((true, Continuation, tail));
+        expected.push(if is_text {
+            Owned::Text((*text).into())
+        } else {
+            Owned::Binary((*text).into())
+        });
+        if round % 7 == 6 {
+            list.push((true, Text, b"whole"));
+            expected.push(Owned::Text("whole".into()));
+        }
+    }
+    let bytes = frames(Role::Server, &list);
+    for size in 1..=bytes.len() {
+        let mut decoder = Decoder::new(Role::Client, Limits::default());
+        let mut pool = Pool::default();
+        let outcome = decode_chunks(&mut decoder, &mut pool, bytes.chunks(size));
+        assert_eq!(outcome, (expected.clone(), None), "in chunks of {size}");
+        assert_eq!(decoder.memory(), 0);
+    }
+}
+
+/// Between messages and within one, every first byte that a frame can have is taken or refused alike,
+/// whether all of the frame is there or it comes byte by byte.
+#[test]
+fn every_first_byte_means_the_same_on_the_short_way_and_the_long_one() {
+    for start in [&b""[..], b"\x01\x01a", b"\x02\x01a"] {
+        let mut refused = 0;
+        for first in 0..=u8::MAX {
+            let bytes = [start, &[first, 3, b'b', b'c', b'd'], b"\x80\x04efgh"].concat();
+            let mut decoder = Decoder::new(Role::Client, Limits::default());
+            let mut pool = Pool::default();
+            let outcome = decode_chunks(&mut decoder, &mut pool, bytes.chunks(1));
+            assert_eq!(decode(&bytes), outcome, "{start:?} {first:#x}");
+            refused += usize::from(outcome.1.is_some());
+        }
+        // Good between messages: one that begins in fragments. Within one: a fragment that goes on
+        // with it, and a Ping or Pong. What follows the end of a message is wrong here.
+        assert_eq!(refused, 256 - if start.is_empty() { 2 } else { 3 });
+    }
+}
+
+/// The limits of frame and message hold for each fragment, wherever the reads fell.
+#[test]
+fn limits_hold_for_each_fragment_at_every_split() {
+    let limits = Limits {
+        max_frame: 10,
+        max_message: 25,
+    };
+    let too_long = |length| ProtocolError::FrameTooLarge { length, limit: 10 };
+    let too_much = |length| ProtocolError::MessageTooLarge { length, limit: 25 };
+    for (lengths, expected) in [
+        (&[10, 10, 5][..], None),
+        (&[10, 10, 6], Some(too_much(26))),
+        (&[10, 10, 5, 1], Some(too_much(26))),
+        (&[11, 1], Some(too_long(11))),
+        (&[1, 0, 11], Some(too_long(11))),
+    ] {
+        let mut list = vec![(false, Binary, &b"good"[..]), (true, Continuation, b"!")];
+        for (i, &length) in lengths.iter().enumerate() {
+            let opcode = if i == 0 { Binary } else { Continuation };
+            list.push((i + 1 == lengths.len(), opcode, &[7; 16][..length]));
+        }
+        let bytes = frames(Role::Server, &list);
+        for size in 1..=bytes.len() {
+            let mut decoder = Decoder::new(Role::Client, limits);
+            let mut pool = Pool::default();
+            let (events, error) = decode_chunks(&mut decoder, &mut pool, bytes.chunks(size));
+            assert_eq!(events[0], Owned::Binary(b"good!".into()));
+            assert_eq!(events.len(), 1 + usize::from(expected.is_none()));
+            assert_eq!(error, expected, "{lengths:?} in chunks of {size}");
+        }
+    }
+}
+
 /// Pitfall 4: what is idle owns no buffer, and the pool keeps no more than it may.
 #[test]
 fn pitfall_4_an_idle_connection_owns_no_buffer() {
@@ -399,6 +554,20 @@ fn an_observer_sees_every_frame_once() {
     let list: Vec<_> = conversation().iter().map(|f| (f.1, f.2.len())).collect();
     assert_eq!(seen.0, list);
     assert_eq!(seen.1, [(Text, 9), (Binary, 4)]);
+}
+
+/// A message in fragments that turns out not to be text is never complete.
+#[test]
+fn an_observer_is_told_of_no_message_that_is_not_text() {
+    let list = [(false, Text, &b"a"[..]), (true, Continuation, b"\xff")];
+    let bytes = frames(Role::Server, &list);
+    let mut seen = Seen::default();
+    let mut decoder = Decoder::new(Role::Client, Limits::default());
+    let mut input = &bytes[..];
+    let outcome = decoder.decode(&mut input, &mut Pool::default(), &mut seen);
+    assert!(matches!(outcome, Err(ProtocolError::InvalidUtf8(_))));
+    assert_eq!(seen.0, [(Text, 1), (Continuation, 1)]);
+    assert_eq!(seen.1, []);
 }
 
 /// A whole message is a slice of the input, whatever form its length has. (One of no or one byte at
