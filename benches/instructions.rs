@@ -1,4 +1,4 @@
-//! Instructions per message on the receive path, counted and not timed: the same on every run and on
+//! Instructions per message on the receive path, and on that of sending, counted and not timed: the same on every run and on
 //! every machine of one architecture, however busy it is.
 //!
 //! Needs valgrind: `cargo bench --bench instructions`. The program runs itself under callgrind, for
@@ -18,17 +18,18 @@ use frames::TRADE;
 use std::cell::Cell;
 use std::error::Error;
 use std::hint::black_box;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
 use std::rc::Rc;
 use std::thread;
+use std::time::Duration;
 use websockex::protocol::Role;
 use websockex::protocol::buffer::Buffer;
 use websockex::protocol::decoder::{Decoder, Event, Limits, Pool};
 use websockex::protocol::encoder;
 use websockex::protocol::frame::OpCode;
-use websockex::{Context, Handler, HandlerResult, Message, Reactor};
+use websockex::{Context, Handler, HandlerResult, Message, Open, Reactor, TimerId};
 
 const RECEIVE_BUFFER: usize = 128 * 1024;
 /// What a count may grow by: another version of the compiler moves it a little.
@@ -42,6 +43,15 @@ const MANY: u32 = 21;
 /// end of that is counted too, but it only writes the whole buffer at once.
 const WAYS: [&str; 4] = ["walk", "walk_utf8", "decode", "reactor"];
 const WORKLOADS: [&str; 4] = ["text_128", "binary_128", "text_32", "fragments_4x256"];
+
+/// What is sent over the reactor, so many at a time, to a server that only reads: its kind and length.
+const SENT: [(&str, OpCode, usize); 3] = [
+    ("text_32", OpCode::Text, 32),
+    ("text_128", OpCode::Text, 128),
+    ("binary_1024", OpCode::Binary, 1024),
+];
+const SEND: &str = "send";
+const SENT_PER_ROUND: u32 = 256;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -58,26 +68,31 @@ fn main() -> Result<(), Box<dyn Error>> {
     let known = std::fs::read_to_string(COUNTS)?;
     let mut counts = String::new();
     let mut grown = Vec::new();
-    for workload in WORKLOADS {
-        for way in WAYS {
-            if !measured {
-                run(way, workload, FEW)?;
-                continue;
-            }
-            let instructions = count(way, workload, MANY)? - count(way, workload, FEW)?;
-            let messages = messages_in(&buffer(workload)) * u64::from(MANY - FEW);
-            let each = instructions as f64 / messages as f64;
-            let name = format!("{workload:>16}  {way:<10}");
-            let line = format!("{name} {each:8.1} instructions/message\n");
-            let before = kept(&known, &name).unwrap_or(f64::INFINITY);
-            if each > before * (1.0 + TOLERANCE) {
-                grown.push(format!(
-                    "{workload} {way}: {each:.1}, and it was {before:.1}"
-                ));
-            }
-            print!("{line}");
-            counts.push_str(&line);
+    let received = WORKLOADS
+        .into_iter()
+        .flat_map(|workload| WAYS.map(|way| (workload, way)));
+    let sent = SENT.into_iter().map(|(workload, ..)| (workload, SEND));
+    for (workload, way) in received.chain(sent) {
+        if !measured {
+            run(way, workload, FEW)?;
+            continue;
         }
+        let instructions = count(way, workload, MANY)? - count(way, workload, FEW)?;
+        let per_round = match way {
+            SEND => u64::from(SENT_PER_ROUND),
+            _ => messages_in(&buffer(workload)),
+        };
+        let each = instructions as f64 / (per_round * u64::from(MANY - FEW)) as f64;
+        let name = format!("{workload:>16}  {way:<10}");
+        let line = format!("{name} {each:8.1} instructions/message\n");
+        let before = kept(&known, &name).unwrap_or(f64::INFINITY);
+        if each > before * (1.0 + TOLERANCE) {
+            grown.push(format!(
+                "{workload} {way}: {each:.1}, and it was {before:.1}"
+            ));
+        }
+        print!("{line}");
+        counts.push_str(&line);
     }
     if has("--update") {
         std::fs::write(COUNTS, counts)?;
@@ -152,6 +167,9 @@ impl Callback for Count {
 }
 
 fn run(way: &str, workload: &str, rounds: u32) -> Result<(), Box<dyn Error>> {
+    if way == SEND {
+        return send(workload, rounds);
+    }
     let bytes = buffer(workload);
     if way == "reactor" {
         return reactor(bytes, rounds);
@@ -238,6 +256,68 @@ fn reactor(bytes: Vec<u8>, rounds: u32) -> Result<(), Box<dyn Error>> {
     while sum.0.get() < expected {
         reactor.turn(None)?;
     }
+    server.join().expect("the server does not panic")?;
+    Ok(())
+}
+
+/// Sends a round of messages, and with the next turn the next one.
+struct Sender {
+    opcode: OpCode,
+    payload: String,
+    left: Rc<Cell<u32>>,
+}
+
+impl Sender {
+    fn send(&self, cx: &mut Context<'_>) -> HandlerResult {
+        for _ in 0..SENT_PER_ROUND {
+            match self.opcode {
+                OpCode::Text => cx.send_text(&self.payload)?,
+                _ => cx.send_binary(self.payload.as_bytes())?,
+            }
+        }
+        self.left.set(self.left.get() - 1);
+        if self.left.get() > 0 {
+            cx.set_timer(TimerId(0), Duration::ZERO);
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Sender {
+    fn on_open(&mut self, cx: &mut Context<'_>, _: &Open<'_>) -> HandlerResult {
+        self.send(cx)
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, _: TimerId) -> HandlerResult {
+        self.send(cx)
+    }
+}
+
+fn send(workload: &str, rounds: u32) -> Result<(), Box<dyn Error>> {
+    let sent = SENT.into_iter().find(|(name, ..)| *name == workload);
+    let (_, opcode, length) = sent.ok_or_else(|| format!("unknown workload {workload}"))?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("ws://{}/", listener.local_addr()?);
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        server::upgrade(&mut stream)?;
+        // So large that how often it reads makes no difference.
+        let mut buffer = vec![0; 1 << 20];
+        while stream.read(&mut buffer)? > 0 {}
+        Ok::<_, std::io::Error>(())
+    });
+    let mut reactor = Reactor::new()?;
+    let left = Rc::new(Cell::new(rounds));
+    let sender = Sender {
+        opcode,
+        payload: "x".repeat(length),
+        left: left.clone(),
+    };
+    reactor.connect(url, sender)?;
+    while left.get() > 0 {
+        reactor.turn(None)?;
+    }
+    drop(reactor);
     server.join().expect("the server does not panic")?;
     Ok(())
 }

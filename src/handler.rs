@@ -7,6 +7,7 @@
 use crate::error::DisconnectReason;
 use crate::error::{BoxError, SendError};
 use crate::protocol::close::{CloseCode, CloseFrame};
+use crate::protocol::encoder::SHORT;
 use crate::protocol::frame::OpCode;
 use crate::protocol::handshake::Response;
 use crate::request::Request;
@@ -467,23 +468,52 @@ impl Context<'_> {
         self.send_whole(message.opcode(), compression, message.as_bytes())
     }
 
-    /// What all of these come to. Not inlined, so that the four share one copy of what is inlined
-    /// here.
-    #[inline(never)]
+    /// What all of these come to. No `Result` from the ordinary ways: it would go through memory.
+    #[inline(always)]
     fn send_whole(
         &mut self,
         opcode: OpCode,
         compression: Compression,
         payload: &[u8],
     ) -> Result<(), SendError> {
-        if self.life.send_short(&mut self.output, opcode, payload) {
+        let is_sent = match opcode {
+            OpCode::Binary => self.send_ordinary_binary(payload),
+            _ => self.send_ordinary_text(payload),
+        };
+        if is_sent {
             return Ok(());
         }
         self.send_any(opcode, compression, payload)
     }
 
-    /// A message that is not short, or in which somebody else has an interest. Of the same signature,
-    /// so that it is a jump and leaves the registers to the short ones.
+    /// An ordinary message, if it is one. Once for each kind, so that the opcode is a constant; and not
+    /// inlined, because of what is inlined here.
+    #[inline(never)]
+    fn send_ordinary_text(&mut self, payload: &[u8]) -> bool {
+        if payload.len() > SHORT {
+            return self.send_longer(payload, OpCode::Text);
+        }
+        self.life
+            .send_short(&mut self.output, OpCode::Text, payload)
+    }
+
+    #[inline(never)]
+    fn send_ordinary_binary(&mut self, payload: &[u8]) -> bool {
+        if payload.len() > SHORT {
+            return self.send_longer(payload, OpCode::Binary);
+        }
+        self.life
+            .send_short(&mut self.output, OpCode::Binary, payload)
+    }
+
+    /// With the arguments where they are already, so that it is a jump and leaves the registers to the
+    /// short ones.
+    #[inline(never)]
+    fn send_longer(&mut self, payload: &[u8], opcode: OpCode) -> bool {
+        self.life.send_ordinary(&mut self.output, opcode, payload)
+    }
+
+    /// A message that is not ordinary, or not known to be.
     #[inline(never)]
     fn send_any(
         &mut self,

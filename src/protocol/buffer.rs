@@ -68,24 +68,17 @@ impl Buffer {
         &mut self.storage[self.filled..]
     }
 
-    /// Appends what `write` puts into `N` bytes of room, as many of them as it says. False, and it is
-    /// not called, if the buffer had to grow for that.
-    ///
-    /// # Panics
-    /// When it says more than `N`.
+    /// `N` bytes of room, to be written and then [taken](Spare::take) as content. `None` if the buffer had
+    /// to grow for that.
     #[inline(always)]
-    pub fn append_within<const N: usize>(
-        &mut self,
-        write: impl FnOnce(&mut [u8; N]) -> usize,
-    ) -> bool {
-        let filled = self.filled;
-        let Some(room) = self.storage.get_mut(filled..filled + N) else {
-            return false;
-        };
-        let written = write(room.try_into().expect("it is that long"));
-        assert!(written <= N);
-        self.filled = filled + written;
-        true
+    pub fn spare<const N: usize>(&mut self) -> Option<Spare<'_, N>> {
+        let start = self.filled;
+        let room = self.storage.get_mut(start..start + N)?;
+        Some(Spare {
+            room: room.try_into().ok()?,
+            start,
+            filled: &mut self.filled,
+        })
     }
 
     /// Doubles the storage, or more where `length` asks for it.
@@ -136,6 +129,26 @@ impl Buffer {
     #[inline]
     pub fn clear(&mut self) {
         self.filled = 0;
+    }
+}
+
+/// Room behind the content of a [`Buffer`].
+pub struct Spare<'a, const N: usize> {
+    room: &'a mut [u8; N],
+    start: usize,
+    filled: &'a mut usize,
+}
+
+impl<'a, const N: usize> Spare<'a, N> {
+    /// Takes the first `length` bytes as content; they, and what is behind them, are to be written.
+    ///
+    /// # Panics
+    /// When `length` is more than `N`.
+    #[inline(always)]
+    pub fn take(self, length: usize) -> &'a mut [u8; N] {
+        assert!(length <= N);
+        *self.filled = self.start + length;
+        self.room
     }
 }
 
@@ -234,6 +247,18 @@ mod tests {
         buffer.extend(&vec![7; capacity]);
         assert_eq!(buffer.capacity(), capacity);
         assert!(buffer.room(1).len() >= capacity);
+    }
+
+    #[test]
+    fn spare_room_becomes_content_when_it_is_taken() {
+        let mut buffer = Buffer::new();
+        assert!(buffer.spare::<4>().is_none(), "it does not grow");
+        buffer.extend(b"ab");
+        assert!(buffer.spare::<4>().is_some());
+        assert_eq!(buffer.as_slice(), b"ab");
+        let room = buffer.spare::<4>().unwrap().take(3);
+        *room = *b"cdex";
+        assert_eq!(buffer.as_slice(), b"abcde");
     }
 
     #[test]

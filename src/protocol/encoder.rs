@@ -5,8 +5,10 @@
 //! comes from the caller, who owns the entropy.
 
 use super::Role;
-use super::buffer::Buffer;
-use super::frame::{FrameHeader, MAX_HEADER_LENGTH, OpCode};
+use super::buffer::{Buffer, Spare};
+use super::frame::{
+    FrameHeader, LENGTH_16, MAX_HEADER_LENGTH, MEDIUM_HEADER, OpCode, SMALL_HEADER,
+};
 use super::mask::{self, MaskKey};
 
 /// Payloads are encoded in pieces of this many bytes: few enough that a piece is still in the
@@ -144,8 +146,7 @@ pub const SHORT: usize = mask::SHORT;
 /// The longest frame of [`encode_short`].
 pub const SHORT_FRAME: usize = MAX_HEADER_LENGTH + SHORT;
 
-/// Writes a whole frame of a client into `room`, a message that is no longer than [`SHORT`], and
-/// returns the length of the frame.
+/// Writes a whole frame of a client into `room`, a message that is no longer than [`SHORT`].
 ///
 /// It is the encoder of most of what is sent, and so it becomes part of its caller, which knows what
 /// need not be checked any more.
@@ -153,23 +154,31 @@ pub const SHORT_FRAME: usize = MAX_HEADER_LENGTH + SHORT;
 /// # Panics
 /// When the payload is longer.
 #[inline(always)]
-pub fn encode_short(
-    opcode: OpCode,
+pub fn encode_short(opcode: OpCode, payload: &[u8], key: MaskKey, room: Spare<'_, SHORT_FRAME>) {
+    assert!(payload.len() <= SHORT);
+    let length = u16::try_from(payload.len()).expect("it is short");
+    let header = FrameHeader::whole(opcode, length, key);
+    // Two copies of what follows, each with a constant for where the payload begins.
+    if length < u16::from(LENGTH_16) {
+        write_short::<SMALL_HEADER>(header, payload, key, room);
+    } else {
+        write_short::<MEDIUM_HEADER>(header, payload, key, room);
+    }
+}
+
+/// All of the header is stored at once, and what is too long of it overwritten by the payload or with the
+/// next frame.
+#[inline(always)]
+fn write_short<const HEADER: usize>(
+    header: u64,
     payload: &[u8],
     key: MaskKey,
-    room: &mut [u8; SHORT_FRAME],
-) -> usize {
-    let header = FrameHeader {
-        fin: true,
-        rsv1: false,
-        opcode,
-        mask: Some(key),
-        payload_length: payload.len() as u64,
-    };
-    let start = room.first_chunk_mut().expect("the room is that long");
-    let length = header.encode(start);
-    mask::copy_short(&mut room[length..length + payload.len()], payload, key);
-    length + payload.len()
+    room: Spare<'_, SHORT_FRAME>,
+) {
+    let end = HEADER + payload.len();
+    let room = room.take(end);
+    room[..size_of::<u64>()].copy_from_slice(&header.to_le_bytes());
+    mask::copy_short(&mut room[HEADER..end], payload, key);
 }
 
 #[cfg(test)]
@@ -202,9 +211,11 @@ mod tests {
             let key = [1, 2, 3, 4];
             let mut long = Buffer::new();
             encode(Role::Client, true, OpCode::Text, &payload, key, &mut long);
-            let mut room = [0xff; SHORT_FRAME];
-            let length = encode_short(OpCode::Text, &payload, key, &mut room);
-            assert_eq!(room[..length], *long.as_slice());
+            let mut short = Buffer::new();
+            short.room(SHORT_FRAME).fill(0xff);
+            let room = short.spare().expect("there is room");
+            encode_short(OpCode::Text, &payload, key, room);
+            assert_eq!(short.as_slice(), long.as_slice());
         }
     }
 

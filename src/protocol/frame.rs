@@ -17,7 +17,8 @@ const RESERVED: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
 const MASK: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
-const LENGTH_16: u8 = 126;
+/// From this length on a payload's stands behind the second byte.
+pub(super) const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 /// First byte of a text message in one frame, uncompressed.
 pub(super) const WHOLE_TEXT: u8 = FIN | OpCode::Text as u8;
@@ -31,6 +32,10 @@ pub(super) const BEGINS_BINARY: u8 = OpCode::Binary as u8;
 pub(super) const CONTINUES: u8 = OpCode::Continuation as u8;
 /// First byte of the last fragment of a message.
 pub(super) const ENDS: u8 = FIN | OpCode::Continuation as u8;
+/// Length of a masked frame's header if that of the payload is in the second byte.
+pub(super) const SMALL_HEADER: usize = 6;
+/// Likewise if it is in two bytes of its own.
+pub(super) const MEDIUM_HEADER: usize = 8;
 /// No frame is shorter than this but the few with no payload or one byte of it: the short ways look
 /// at so much at once.
 pub(super) const LEAST_FRAME: usize = 4;
@@ -160,6 +165,23 @@ impl FrameHeader {
             opcode,
             mask: None,
             payload_length,
+        }
+    }
+
+    /// The header of a client's whole message, uncompressed, as a little-endian number to be stored at once:
+    /// [`SMALL_HEADER`] bytes of it if the payload is shorter than [`LENGTH_16`], else
+    /// [`MEDIUM_HEADER`]. The others may be overwritten.
+    #[inline(always)]
+    pub(super) fn whole(opcode: OpCode, payload_length: u16, key: MaskKey) -> u64 {
+        let first = u64::from(FIN | opcode as u8);
+        let key = u64::from(u32::from_le_bytes(key));
+        if payload_length < u16::from(LENGTH_16) {
+            let second = u64::from(MASK) | u64::from(payload_length);
+            first | second << 8 | key << 16
+        } else {
+            let second = u64::from(MASK | LENGTH_16);
+            let length = u64::from(payload_length.swap_bytes());
+            first | second << 8 | length << 16 | key << 32
         }
     }
 

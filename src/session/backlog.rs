@@ -160,8 +160,7 @@ impl Life {
         let (messages, bytes) = (held.waiting.len() + 1, held.bytes + payload.len());
         if messages > limit.messages || bytes > limit.bytes {
             output.tally.drops += 1;
-            if !self.dropping {
-                self.dropping = true;
+            if !self.begin_dropping() {
                 let (asked, allowed) = if messages > limit.messages {
                     (messages, limit.messages)
                 } else {

@@ -12,8 +12,8 @@ use crate::error::SendError;
 use crate::protocol::Role;
 use crate::protocol::buffer::Buffer;
 use crate::protocol::deflate::Deflaters;
-use crate::protocol::encoder::{self, FrameWriter, PIECE, SHORT, SHORT_FRAME};
-use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, OpCode};
+use crate::protocol::encoder::{self, FrameWriter, PIECE};
+use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, MAX_HEADER_LENGTH, OpCode};
 use crate::stats::tally::Tally;
 use crate::trace::event::{Event, Frame};
 use crate::trace::kind::{Callback, Kind, Limit, Subject};
@@ -82,8 +82,10 @@ pub enum Fragment {
 }
 
 impl Life {
-    /// Sends a short message in which nobody but the peer has an interest, which is what most are:
-    /// false, and nothing has happened, if it is another.
+    /// Sends a message of at most [`SHORT`](encoder::SHORT) bytes if it is an
+    /// [ordinary](Self::is_ordinary) one. False, and nothing has happened, if [`send`](Self::send) has to.
+    ///
+    /// Most messages go here, and so there is nothing in it that could be done once for many of them.
     #[inline(always)]
     pub(crate) fn send_short(
         &mut self,
@@ -91,32 +93,62 @@ impl Life {
         opcode: OpCode,
         payload: &[u8],
     ) -> bool {
-        let options = &*self.target.options;
-        let filled = output.frames.len();
-        let is_ordinary = self.stage == Stage::Open
-            && payload.len() <= SHORT
-            && self.sending.is_none()
-            && self.deflate.is_none()
-            && !self.level.records(Kind::FrameSent)
-            && options.pacer.is_none()
-            && filled < PIECE - SHORT_FRAME
-            && self.queued + filled + payload.len() <= options.max_queued;
-        if !is_ordinary {
+        if !self.is_ordinary(output, payload) {
             return false;
         }
-        let entropy = &mut *output.entropy;
-        let mut key = None;
-        let written = output.frames.append_within(|room| {
-            key = entropy.take_fetched();
-            key.map_or(0, |key| encoder::encode_short(opcode, payload, key, room))
-        });
-        if !written || key.is_none() {
+        let Some(room) = output.frames.spare() else {
             return false;
-        }
-        self.dropping = false;
+        };
+        let Some(key) = output.entropy.take_fetched() else {
+            return false;
+        };
+        encoder::encode_short(opcode, payload, key, room);
         let tally = &mut output.tally.outbound;
         tally.whole(opcode, payload.len() as u64);
         true
+    }
+
+    /// Likewise a message of any length.
+    #[inline(always)]
+    pub(crate) fn send_ordinary(
+        &mut self,
+        output: &mut Output<'_>,
+        opcode: OpCode,
+        payload: &[u8],
+    ) -> bool {
+        if !self.is_ordinary(output, payload) {
+            return false;
+        }
+        let key = output.entropy.take();
+        encoder::encode(Role::Client, true, opcode, payload, key, output.frames);
+        let tally = &mut output.tally.outbound;
+        tally.whole(opcode, payload.len() as u64);
+        true
+    }
+
+    /// A message may go as it is, nobody but the peer has an interest in it, and it needs not be passed on
+    /// before the turn ends.
+    #[inline(always)]
+    fn is_ordinary(&self, output: &Output<'_>, payload: &[u8]) -> bool {
+        let end = output.frames.len() + payload.len();
+        self.stage == Stage::Open && end < self.ordinary_below
+    }
+
+    /// What `ordinary_below` is as things stand. Whoever changes one of them while the connection is open
+    /// makes it 0.
+    fn find_ordinary_below(&self) -> usize {
+        let options = &*self.target.options;
+        let is_ordinary = self.stage == Stage::Open
+            && !self.dropping
+            && self.sending.is_none()
+            && self.deflate.is_none()
+            && !self.level.records(Kind::FrameSent)
+            && options.pacer.is_none();
+        let room = options.max_queued.checked_sub(self.queued);
+        match room {
+            Some(room) if is_ordinary => (PIECE - MAX_HEADER_LENGTH).min(room.saturating_add(1)),
+            _ => 0,
+        }
     }
 
     /// Sends a whole message.
@@ -145,6 +177,9 @@ impl Life {
             return self.send_paced(output, entry, payload);
         }
         self.write_message(output, callback, compression, opcode, payload);
+        if self.ordinary_below == 0 {
+            self.ordinary_below = self.find_ordinary_below();
+        }
         Ok(())
     }
 
@@ -272,6 +307,7 @@ impl Life {
             self.write_entry(output, entry, payload);
         }
         self.sending = if fin { None } else { Some(kind) };
+        self.ordinary_below = 0;
         Ok(())
     }
 
@@ -343,8 +379,7 @@ impl Life {
         let limit = self.target.options.max_queued;
         let error = SendError::Full { queued, limit };
         output.tally.drops += 1;
-        if !self.dropping {
-            self.dropping = true;
+        if !self.begin_dropping() {
             self.record(output, Kind::LimitHit, |time, id| {
                 let wanted = (queued + length) as u64;
                 Event::limit_hit(time, id, Limit::QueuedOutput, wanted, limit as u64)
@@ -370,10 +405,24 @@ impl Life {
             return;
         }
         output.tally.drops += 1;
-        if !std::mem::replace(&mut self.dropping, true) {
+        if !self.begin_dropping() {
             self.record(output, Kind::SendDropped, |time, id| {
                 Event::send_dropped(time, id, opcode as u8, length as u64, error)
             });
+        }
+    }
+
+    /// A send is refused: was the one before it, too?
+    pub(super) fn begin_dropping(&mut self) -> bool {
+        self.ordinary_below = 0;
+        std::mem::replace(&mut self.dropping, true)
+    }
+
+    /// So much waits for the socket now.
+    fn set_queued(&mut self, queued: usize) {
+        if queued != self.queued {
+            self.queued = queued;
+            self.ordinary_below = 0;
         }
     }
 
@@ -440,7 +489,8 @@ impl Life {
                 wire.write(output.frames.as_slice());
                 output.frames.clear();
             }
-            self.queued = wire.queued();
+            let queued = wire.queued();
+            self.set_queued(queued);
         }
     }
 
@@ -484,7 +534,7 @@ impl Life {
     /// So much waits for the socket now. True if the high-water mark was reached and the queue has
     /// fallen to the low one again.
     pub(crate) fn handle_queued(&mut self, output: &mut Output<'_>, queued: usize) -> bool {
-        self.queued = queued;
+        self.set_queued(queued);
         let queued = queued + self.waiting_bytes();
         let (low, high) = self.target.options.water_marks;
         if !self.high_water && queued >= high {
