@@ -1,5 +1,5 @@
 //! TLS (rustls, unbuffered): ciphertext of the reactor's shared buffer in, plaintext out; frames in,
-//! ciphertext out. The only file that knows rustls.
+//! ciphertext out. The only module that knows rustls.
 //!
 //! Between the socket and the decoder on the way in, between the encoder and the socket on the way
 //! out. The unbuffered interface decrypts in the receive buffer, and a connection that is idle owns
