@@ -1,4 +1,5 @@
-//! Frame headers, parsed and written, in all length forms; beside a walk that checks nothing.
+//! Frame headers, parsed and written, in all length forms; beside a walk that checks nothing. And the walk
+//! over whole frames beside a copy of them.
 
 #[path = "support/frames.rs"]
 #[allow(dead_code, reason = "only the headers matter here")]
@@ -10,6 +11,10 @@ use websockex::protocol::frame::{FrameHeader, MAX_HEADER_LENGTH, OpCode};
 
 /// Headers per run; few enough that all of them lie in the nearest cache.
 const HEADERS: usize = 1024;
+
+const PAYLOADS: [usize; 3] = [32, 128, 1024];
+/// Bytes of a stream: what a read brings at most.
+const STREAM: usize = 256 << 10;
 
 /// (name, the payload lengths that the headers declare in turn).
 const FORMS: [(&str, &[u64]); 4] = [
@@ -84,5 +89,35 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse, encode);
+/// From header to header over what a read brings: how many bytes of a stream go by in a second.
+fn walk(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame/walk");
+    for payload in PAYLOADS {
+        let mut frame = vec![0; MAX_HEADER_LENGTH];
+        let header = &headers(&[payload as u64])[0];
+        let length = header.encode(frame.first_chunk_mut().expect("it is that long"));
+        frame.truncate(length);
+        frame.resize(length + payload, b'x');
+        let stream = frames::fill(STREAM, &[frame]);
+        group.throughput(Throughput::Bytes(stream.len() as u64));
+        let mut copy = vec![0; stream.len()];
+        group.bench_function(BenchmarkId::new("memcpy", payload), |bencher| {
+            bencher.iter(|| black_box(copy.as_mut_slice()).copy_from_slice(black_box(&stream)));
+        });
+        group.bench_function(BenchmarkId::new("parse", payload), |bencher| {
+            bencher.iter(|| {
+                let (mut rest, mut frames) = (black_box(stream.as_slice()), 0);
+                while let Ok(Some((header, length))) = FrameHeader::parse(rest) {
+                    let payload = usize::try_from(header.payload_length);
+                    rest = &rest[length + payload.expect("it lies in memory")..];
+                    frames += 1;
+                }
+                frames
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parse, encode, walk);
 criterion_main!(benches);

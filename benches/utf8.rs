@@ -1,4 +1,4 @@
-//! UTF-8 validation beside the standard library and `simdutf8`, whole texts and pieces.
+//! UTF-8 validation beside the standard library, `simdutf8` and `memcpy`, whole texts and pieces.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -43,6 +43,10 @@ fn whole(criterion: &mut Criterion) {
             let bytes = text(pattern, size);
             let bytes = bytes.as_slice();
             group.throughput(Throughput::Bytes(size as u64));
+            let mut copy = vec![0; size];
+            group.bench_function(BenchmarkId::new("memcpy", size), |bencher| {
+                bencher.iter(|| black_box(copy.as_mut_slice()).copy_from_slice(black_box(bytes)));
+            });
             group.bench_function(BenchmarkId::new("validate", size), |bencher| {
                 bencher.iter(|| utf8::validate(black_box(bytes)).is_ok());
             });

@@ -1,7 +1,9 @@
 //! A WebSocket client for programs that listen to very many feeds at once.
 //!
-//! One thread runs one [`Reactor`]; the reactor holds thousands of connections; bytes go from the
-//! socket to your [`Handler`] with no queue, no copy and no allocation in between.
+//! One thread runs one [`Reactor`]; the reactor holds thousands of connections; a message goes from the
+//! read that brought it to your [`Handler`] with no queue, no copy and no allocation in between. (One
+//! that a read cuts, or that comes in fragments, is copied together once; TLS decrypts in place, and
+//! rustls allocates for each record.)
 //!
 //! ```no_run
 //! use websockex::{Context, Handler, HandlerResult, Message, Open, Reactor};

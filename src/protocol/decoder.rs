@@ -403,6 +403,13 @@ impl Decoder {
         Some(&mut assembly.message.room(room)[..room])
     }
 
+    /// Bytes of the frame's payload under way that are still to come.
+    pub(crate) fn missing(&self) -> u64 {
+        let assembly = self.assembly.as_ref();
+        let frame = assembly.and_then(|assembly| assembly.frame.as_ref());
+        frame.map_or(0, |frame| frame.header.payload_length - frame.received)
+    }
+
     /// Takes `length` bytes that were written into [`room`](Self::room) as payload. If they
     /// complete a message, the next [`decode`](Self::decode) returns it, with whatever input.
     ///

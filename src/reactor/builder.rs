@@ -33,7 +33,7 @@ pub(super) const EVENTS: usize = 1024;
 /// The shared receive buffer, in bytes. TLS needs room for a whole handshake message with its
 /// records, which may have 64 KiB (a long chain of certificates) and a bit; beyond that, size saves
 /// system calls until the second-level cache is full.
-const RECEIVE_BUFFER: usize = 128 * 1024;
+const RECEIVE_BUFFER: usize = 256 * 1024;
 const LEAST_RECEIVE_BUFFER: usize = 80 * 1024;
 
 /// Events that the trace keeps: for a thousand connections the whole way to an open one.
@@ -145,7 +145,7 @@ impl ReactorBuilder {
         self
     }
 
-    /// The size of the one receive buffer that all connections share, in bytes; 128 KiB by default,
+    /// The size of the one receive buffer that all connections share, in bytes; 256 KiB by default,
     /// 80 KiB at least.
     #[must_use]
     pub fn receive_buffer(mut self, bytes: usize) -> Self {

@@ -122,7 +122,7 @@ impl Connection {
             link.peer_ended |= readiness.ended;
             link.readable |= readiness.readable;
         }
-        if readiness.writable {
+        if readiness.writable && self.awaits_room() {
             self.flush(shared);
         }
         if readiness.readable {
@@ -308,6 +308,15 @@ impl Connection {
         self.core.call(&mut shared.turn, wire, callback, call);
     }
 
+    /// Does something wait for the socket to take more? Most of what the poll says of one that has news
+    /// is that it still takes output.
+    #[inline]
+    fn awaits_room(&self) -> bool {
+        let life = &self.core.session.life;
+        let link = self.link.as_ref();
+        link.is_some_and(Link::has_pending) || life.queued > 0 || life.high_water || life.has_pong()
+    }
+
     /// The socket takes output again.
     fn flush(&mut self, shared: &mut Shared) {
         let Some(link) = &mut self.link else {
@@ -370,14 +379,25 @@ impl Connection {
     }
 
     /// Writes what the turn has sent so far, and draws the conclusions.
+    #[inline]
     pub(super) fn write_out(&mut self, shared: &mut Shared) {
-        if self.write_frames(shared) {
+        if !self.is_silent(shared) && self.write_frames(shared) {
             self.tell_drained(shared);
             // What it sends then leaves with this turn. That the queue falls to the low mark again
             // was never reported as high.
             self.write_frames(shared);
         }
         self.handle_link_error(shared);
+    }
+
+    /// Is it open, with nothing sent in this turn and nobody waiting for what was sent before? So are
+    /// most, after a message.
+    #[inline]
+    fn is_silent(&self, shared: &Shared) -> bool {
+        self.core.session.life.stage == Stage::Open
+            && shared.turn.frames.is_empty()
+            && !self.awaits_room()
+            && self.unwritten.is_none()
     }
 
     /// Hands the turn's frames to the link. True if the queue has fallen to its low-water mark, which
@@ -415,7 +435,12 @@ impl Connection {
     }
 
     /// Fails the connection if a write has; true if so.
+    #[inline]
     pub(super) fn handle_link_error(&mut self, shared: &mut Shared) -> bool {
+        self.link.as_ref().is_some_and(Link::has_failed) && self.fail_link(shared)
+    }
+
+    fn fail_link(&mut self, shared: &mut Shared) -> bool {
         let Some(error) = self.link.as_mut().and_then(Link::take_error) else {
             return false;
         };

@@ -54,31 +54,73 @@ impl Core {
     }
 
     /// Passes bytes from the peer through the parser of the moment to the handler. Without a wire,
-    /// what the handler sends waits in the turn's output.
+    /// what the handler sends waits in the turn's output. With the `last` bytes that there are for now,
+    /// the batch ends.
     pub(super) fn deliver(
         &mut self,
         turn: &mut Turn,
         mut wire: Option<&mut dyn Wire>,
         input: &[u8],
+        last: bool,
     ) {
-        match self.session.inbound {
-            Inbound::Open(_) => {
-                // Also if what is cut calls nobody.
-                if !turn.handling {
-                    self.session.life.callback = Callback::OnMessage;
-                }
-                turn.begin_handling();
-            }
-            Inbound::Upgrading(_) => turn.begin_handling(),
-            _ => {}
+        if !matches!(self.session.inbound, Inbound::Open(_)) {
+            return self.deliver_early(turn, wire, input);
         }
+        // Also if what is cut calls nobody.
+        if !turn.handling {
+            self.session.life.callback = Callback::OnMessage;
+        }
+        turn.begin_handling();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            self.drain(turn, reborrow(&mut wire), input)
+            self.deliver_open(turn, reborrow(&mut wire), input, last)
         }));
         self.conclude(turn, wire, outcome);
     }
 
-    fn drain(
+    #[inline]
+    fn deliver_open(
+        &mut self,
+        turn: &mut Turn,
+        wire: Option<&mut dyn Wire>,
+        input: &[u8],
+        last: bool,
+    ) -> Result<(), Error> {
+        let Session { inbound, life } = &mut self.session;
+        let (output, pool) = turn.split(wire);
+        let mut cx = Context {
+            id: ConnectionId(life.id),
+            life,
+            output,
+        };
+        let Inbound::Open(decoder) = inbound else {
+            return Ok(());
+        };
+        deliver_frames(decoder, pool, input, &mut *self.handler, &mut cx)?;
+        if last {
+            let callback = cx.life.callback;
+            end_batch(&mut *self.handler, &mut cx).map_err(Error::Handler)?;
+            // Of the two, the messages are what a turn is for.
+            cx.life.callback = callback;
+        }
+        if cx.life.stage == Stage::Over {
+            // Aborted: what was read with it, or decrypted with it, finds nobody.
+            *inbound = Inbound::Nobody;
+        }
+        Ok(())
+    }
+
+    /// The same before the connection is open, and when it opens.
+    fn deliver_early(&mut self, turn: &mut Turn, mut wire: Option<&mut dyn Wire>, input: &[u8]) {
+        if let Inbound::Upgrading(_) = self.session.inbound {
+            turn.begin_handling();
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            self.open(turn, reborrow(&mut wire), input)
+        }));
+        self.conclude(turn, wire, outcome);
+    }
+
+    fn open(
         &mut self,
         turn: &mut Turn,
         wire: Option<&mut dyn Wire>,
@@ -165,7 +207,14 @@ impl Core {
     }
 
     /// Tells other threads how far the connection has come, if that has changed.
+    #[inline]
     pub(super) fn publish(&mut self, central: &Central) {
+        if self.session.life.stage != Stage::Open || self.published != Availability::Open {
+            self.publish_anew(central);
+        }
+    }
+
+    fn publish_anew(&mut self, central: &Central) {
         let availability = match self.session.life.stage {
             Stage::Open => Availability::Open,
             stage => match self.session.life.can_hold() {
@@ -206,15 +255,11 @@ impl Core {
         self.conclude(turn, wire, outcome);
     }
 
-    /// What was delivered since the last time is a batch; it ends here.
+    /// Ends the batch, if there is one under way.
     pub(super) fn end_batch(&mut self, turn: &mut Turn, wire: Option<&mut dyn Wire>) {
-        if std::mem::take(&mut self.session.life.batch) {
-            self.session.life.heard.message(turn.now);
+        if self.session.life.batch {
             let before = self.session.life.callback;
-            self.call(turn, wire, Callback::OnBatchEnd, |handler, cx| {
-                handler.on_batch_end(cx)
-            });
-            // Of the two, the messages are what a turn is for.
+            self.call(turn, wire, Callback::OnBatchEnd, end_batch);
             self.session.life.callback = before;
         }
     }
@@ -232,18 +277,27 @@ impl Core {
         });
     }
 
-    /// Fails the connection if the handler or the peer did. Nothing more is decoded then.
+    /// Fails the connection if the handler or the peer did.
+    #[inline]
     pub(super) fn conclude(
         &mut self,
         turn: &mut Turn,
-        mut wire: Option<&mut dyn Wire>,
+        wire: Option<&mut dyn Wire>,
         outcome: Outcome,
     ) {
-        let error = match outcome {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error,
-            Err(panic) => Error::HandlerPanicked(panic_message(&*panic)),
-        };
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.fail(turn, wire, error),
+            Err(panic) => {
+                let error = Error::HandlerPanicked(panic_message(&*panic));
+                self.fail(turn, wire, error);
+            }
+        }
+    }
+
+    /// Nothing more is decoded then.
+    #[cold]
+    fn fail(&mut self, turn: &mut Turn, mut wire: Option<&mut dyn Wire>, error: Error) {
         self.session.inbound = Inbound::Nobody;
         if matches!(error, Error::Protocol(_)) {
             // As long as the connection is open: what the handler sends now is sent.
@@ -350,6 +404,7 @@ impl Core {
 }
 
 /// Delivers what `input` has of frames, and keeps what it cuts. After an abort the rest is nobody's.
+#[inline(always)]
 fn deliver_frames(
     decoder: &mut Decoder,
     pool: &mut Pool,
@@ -518,17 +573,17 @@ fn call_for(event: Event<'_>, handler: &mut dyn Handler, cx: &mut Context<'_>) -
             handler.on_pong(cx, payload)
         }
         Event::Close(close) => {
-            end_last_batch(handler, cx)?;
+            // While the connection is still open: what the handler sends now is sent, and if it fails,
+            // that is the end for good.
+            end_batch(handler, cx)?;
             cx.life.handle_close(&mut cx.output, close);
             Ok(())
         }
     }
 }
 
-/// The batch before a Close frame ends while the connection is still
-/// open: what the handler sends now is sent, and if it fails, that is the end for good.
-#[cold]
-fn end_last_batch(handler: &mut dyn Handler, cx: &mut Context<'_>) -> HandlerResult {
+/// What was delivered since the last time is a batch; it ends here.
+fn end_batch(handler: &mut dyn Handler, cx: &mut Context<'_>) -> HandlerResult {
     if !std::mem::take(&mut cx.life.batch) {
         return Ok(());
     }

@@ -1,5 +1,6 @@
-//! What Linux's kernel gives beyond sockets and readiness: a core for a thread, and the time at which
-//! bytes arrived. Elsewhere the one is refused and the other is not known.
+//! What Linux's kernel gives beyond sockets and readiness: a core for a thread, the time at which bytes
+//! arrived, and the time it is in one number. Elsewhere the first is refused, the second not known, and
+//! the third as the standard library has it.
 
 pub(super) use given::*;
 
@@ -8,10 +9,40 @@ mod given {
     use nix::sched::{CpuSet, sched_setaffinity};
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
     use nix::sys::time::TimeSpec;
+    use nix::time::{ClockId, clock_gettime};
     use nix::unistd::Pid;
     use std::io::{self, IoSliceMut};
     use std::os::fd::{AsFd, AsRawFd};
-    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+    /// The time since a moment. It is asked for more than once for each socket that has news, and
+    /// `Instant::elapsed` would take half of that with seconds and their fractions.
+    pub(in crate::reactor) struct Stopwatch {
+        /// By the clock that `Instant` reads, too.
+        start: u64,
+    }
+
+    impl Stopwatch {
+        pub(in crate::reactor) fn started_at(start: Instant) -> Self {
+            let elapsed = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            Self {
+                start: monotonic().saturating_sub(elapsed),
+            }
+        }
+
+        /// In nanoseconds.
+        #[inline]
+        pub(in crate::reactor) fn elapsed(&self) -> u64 {
+            monotonic().saturating_sub(self.start)
+        }
+    }
+
+    /// Nanoseconds since the machine was started, or so.
+    #[inline]
+    fn monotonic() -> u64 {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has this clock");
+        now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+    }
 
     /// Keeps the calling thread on one core, and with it the threads that it begins from now on.
     pub(in crate::reactor) fn pin(core: usize) -> io::Result<()> {
@@ -67,7 +98,23 @@ mod given {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod given {
     use std::io::{self, IoSliceMut, Read};
-    use std::time::SystemTime;
+    use std::time::{Instant, SystemTime};
+
+    /// The time since a moment.
+    pub(in crate::reactor) struct Stopwatch {
+        start: Instant,
+    }
+
+    impl Stopwatch {
+        pub(in crate::reactor) fn started_at(start: Instant) -> Self {
+            Self { start }
+        }
+
+        /// In nanoseconds.
+        pub(in crate::reactor) fn elapsed(&self) -> u64 {
+            u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        }
+    }
 
     pub(in crate::reactor) fn pin(_core: usize) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())

@@ -176,6 +176,12 @@ impl Link {
         self.pending.as_slice().len() - self.sent
     }
 
+    /// Does something wait for the socket?
+    #[inline]
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// The first error that a write met.
     pub(super) fn take_error(&mut self) -> Option<Error> {
         self.error.take().map(|error| *error)

@@ -72,7 +72,11 @@ impl Connection {
 
     /// What was delivered is a batch. If the connection has come to its end, the batch ends first: what
     /// the handler does then, it does on an open connection.
+    #[inline]
     fn end_batch(&mut self, shared: &mut Shared) {
+        if !self.core.session.life.batch {
+            return;
+        }
         let mut wire = self.link.as_mut().map(|link| LinkWire {
             link,
             spare: &mut shared.spare,
@@ -101,6 +105,8 @@ impl Connection {
             )
     }
 
+    /// One read. Not part of the loop: there is mostly one, and the compiler would prepare for more.
+    #[inline(never)]
     pub(super) fn receive_once(
         &mut self,
         shared: &mut Shared,
@@ -111,15 +117,16 @@ impl Connection {
         if link.tls.is_some() {
             return self.receive_tls(shared, buffer);
         }
-        let room = match &mut self.core.session.inbound {
-            Inbound::Open(decoder) => decoder.room(),
-            _ => None,
+        let (missing, room) = match &mut self.core.session.inbound {
+            Inbound::Open(decoder) => (decoder.missing(), decoder.room()),
+            _ => (0, None),
         };
         let (in_room, buffer) = match &room {
             None => (0, buffer),
-            // What lies behind a long message is read with it, but not so much that of the next one
+            // What lies behind a long message is read with its end, but not so much that of the next one
             // more than a little has to be copied to where it will lie.
-            Some(room) => (room.len(), &mut buffer[..BEHIND_ROOM]),
+            Some(room) if room.len() as u64 == missing => (room.len(), &mut buffer[..BEHIND_ROOM]),
+            Some(room) => (room.len(), &mut buffer[..0]),
         };
         let asked = link.asked(in_room + buffer.len());
         let length = link.read(room, buffer, &mut shared.stamps)?;
@@ -141,8 +148,10 @@ impl Connection {
             spare: &mut shared.spare,
         };
         let input = &buffer[..length - direct];
-        self.core.deliver(&mut shared.turn, Some(&mut wire), input);
-        let more = link.more_after(length, asked);
+        let more = wire.link.more_after(length, asked);
+        let last = matches!(more, More::Drained);
+        let turn = &mut shared.turn;
+        self.core.deliver(turn, Some(&mut wire), input, last);
         if self.core.session.life.stage == Stage::Securing {
             // Only a proxy that has just opened the way leads here. What is still to be said to it
             // goes in front of the first bytes for the server.
@@ -153,6 +162,7 @@ impl Connection {
     }
 
     #[cfg(feature = "tls")]
+    #[inline(never)]
     pub(super) fn receive_tls(
         &mut self,
         shared: &mut Shared,
@@ -180,7 +190,7 @@ impl Connection {
         let incoming = &mut buffer[..start + length];
         let (core, turn) = (&mut self.core, &mut shared.turn);
         let received = link.decrypt(incoming, &mut shared.spare, |plain| {
-            core.deliver(turn, None, plain);
+            core.deliver(turn, None, plain, false);
         });
         let received = match received {
             Ok(received) => received,

@@ -317,6 +317,7 @@ impl Turn {
 
     /// The turn of a connection is over, and with it the work of its handler, if that had any. What it
     /// has kept the others waiting is no part of their time.
+    #[inline]
     pub(super) fn end_handling(&mut self, meter: &ConnectionMeter, id: u64, callback: Callback) {
         let now = self.clock.now();
         if std::mem::take(&mut self.handling) {

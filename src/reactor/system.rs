@@ -3,6 +3,7 @@
 //! All of it comes in here, so that there is one place where something else can be put beneath: in
 //! the crate's own tests, the simulator.
 
+use super::kernel::Stopwatch;
 use super::socket;
 use crate::session::Time;
 use crate::session::options::SocketOptions;
@@ -88,7 +89,7 @@ impl Network {
 
 /// The time since the reactor was made.
 pub(super) struct Clock {
-    start: Instant,
+    stopwatch: Stopwatch,
     #[cfg(test)]
     pub(super) simulated: Option<std::rc::Rc<std::cell::Cell<Time>>>,
 }
@@ -96,7 +97,7 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn starting_at(start: Instant) -> Self {
         Self {
-            start,
+            stopwatch: Stopwatch::started_at(start),
             #[cfg(test)]
             simulated: None,
         }
@@ -108,6 +109,6 @@ impl Clock {
         if let Some(now) = &self.simulated {
             return now.get();
         }
-        Time::from_start(self.start.elapsed())
+        Time::from_nanoseconds(self.stopwatch.elapsed())
     }
 }

@@ -37,11 +37,17 @@ impl Life {
     /// So much waits for the socket, which has taken `handed` bytes so far. The time for the peer's
     /// answer to our Close begins when the socket has it, which is when nothing waits any more:
     /// nothing is sent after it. Until then it is the queue that must move.
+    #[inline]
     pub(crate) fn handle_handed(&mut self, now: Time, queued: usize, handed: u64) {
-        self.place_pong(handed + queued as u64, handed);
-        if !matches!(self.stage, Stage::Closing | Stage::Closed) || self.is_close_waiting() {
-            return;
+        if self.pong.is_some() {
+            self.place_pong(handed + queued as u64, handed);
         }
+        if matches!(self.stage, Stage::Closing | Stage::Closed) && !self.is_close_waiting() {
+            self.await_close_handed(now, queued, handed);
+        }
+    }
+
+    fn await_close_handed(&mut self, now: Time, queued: usize, handed: u64) {
         let timeout = self.target.options.close_timeout;
         let handing = self.aside.as_mut().and_then(|aside| aside.handing.as_mut());
         match handing {

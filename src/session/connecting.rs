@@ -16,6 +16,7 @@ use crate::protocol::decoder::Decoder;
 use crate::protocol::handshake::{ClientHandshake, Misbehaviour, Response};
 use crate::protocol::url::Host;
 use crate::trace::event::Event;
+use crate::trace::event::address::Address;
 use crate::trace::kind::Kind;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -170,7 +171,7 @@ impl Life {
             Ok(addresses) if !addresses.is_empty() => {
                 let (count, first) = (addresses.len() as u64, addresses[0]);
                 self.record(output, Kind::Resolved, |time, id| {
-                    Event::resolved(time, id, count, first)
+                    Event::resolved(time, id, count, Address(first))
                 });
                 if let Some(proxy) = self.target.options.proxy.clone()
                     && !proxy.resolves_remotely()
@@ -223,7 +224,7 @@ impl Life {
 
     pub(super) fn connect(&mut self, output: &mut Output<'_>, address: SocketAddr) -> Step {
         self.record(output, Kind::TcpConnecting, |time, id| {
-            Event::tcp_connecting(time, id, address)
+            Event::tcp_connecting(time, id, Address(address))
         });
         Step::Connect(address)
     }
@@ -257,7 +258,7 @@ impl Life {
         }
         self.begin_securing(output.now);
         self.record(output, Kind::TcpConnected, |time, id| {
-            Event::tcp_connected(time, id, address)
+            Event::tcp_connected(time, id, Address(address))
         });
     }
 

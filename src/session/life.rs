@@ -118,6 +118,15 @@ pub(crate) struct Life {
     pub(super) aside: Option<Box<Aside>>,
 }
 
+/// The earlier of two times, where there are any.
+#[inline]
+fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 impl Life {
     /// A connection whose first attempt begins at `now`, with the first deadline.
     pub(crate) fn new(id: u64, target: Target, level: Level, now: Time) -> Self {
@@ -240,16 +249,9 @@ impl Life {
         };
         let next_address = self.reach.as_ref().and_then(|reach| reach.next_start());
         let departure = self.departure();
-        [
-            self.deadline,
-            self.timers.next(),
-            lively,
-            next_address,
-            departure,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let next = earlier(self.deadline, self.timers.next());
+        let next = earlier(next, earlier(lively, next_address));
+        earlier(next, departure)
     }
 
     /// Nobody can be expected to be heard while nothing is read.

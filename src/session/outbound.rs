@@ -533,7 +533,7 @@ impl Life {
     }
 
     /// Does a pong wait?
-    pub(super) fn has_pong(&self) -> bool {
+    pub(crate) fn has_pong(&self) -> bool {
         let pong = self.pong.as_ref();
         pong.is_some_and(|waiting| waiting.length.is_some())
     }

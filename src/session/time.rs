@@ -18,6 +18,12 @@ impl Time {
         Self::ZERO.after(elapsed)
     }
 
+    /// So many nanoseconds after the reactor was made.
+    #[inline]
+    pub(crate) fn from_nanoseconds(nanoseconds: u64) -> Self {
+        Self(Self::ZERO.0.saturating_add(nanoseconds))
+    }
+
     #[inline]
     pub(crate) fn nanoseconds(self) -> u64 {
         self.0.get() - 1

@@ -7,7 +7,7 @@ use super::snapshot::{
     ConnectionStats, FrameCounts, ReactorStats, ReconnectCounts, RoundTrips, SlowHandler,
     StageTimes, Traffic,
 };
-use super::tally::{Flow, Step, Tally};
+use super::tally::{Flow, Mixed, Step, Tally};
 use crate::protocol::url::Url;
 use crate::trace::kind::Callback;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -147,23 +147,42 @@ struct FlowMeter {
     frame_bytes: Counter,
     messages: Counter,
     message_bytes: Counter,
-    socket_bytes: Counter,
 }
 
+/// Where [`OPCODES`] has text and binary.
+const TEXT: usize = 1;
+const BINARY: usize = 2;
+
 impl FlowMeter {
+    /// Adds the frames and messages; the bytes through the socket are counted apart.
+    #[inline]
     fn add(&self, flow: &Flow) {
-        self.socket_bytes.add(flow.socket_bytes);
-        self.messages.add(flow.messages);
-        self.message_bytes.add(flow.message_bytes);
-        self.frame_bytes.add(flow.frame_bytes);
+        let whole = &flow.whole;
+        self.frames[TEXT].add(u64::from(whole.text));
+        if whole.binary > 0 {
+            self.frames[BINARY].add(u64::from(whole.binary));
+        }
+        self.messages.add(whole.messages());
+        self.message_bytes.add(whole.bytes);
+        self.frame_bytes.add(whole.bytes);
+        if flow.mixed {
+            self.add_rest(&flow.rest);
+        }
+    }
+
+    fn add_rest(&self, rest: &Mixed) {
+        self.messages.add(rest.messages);
+        self.message_bytes.add(rest.message_bytes);
+        self.frame_bytes.add(rest.frame_bytes);
         for (counter, opcode) in self.frames.iter().zip(OPCODES) {
-            let frames = flow.frames[opcode];
+            let frames = rest.frames[opcode];
             if frames > 0 {
                 counter.add(u64::from(frames));
             }
         }
     }
 
+    /// Without the bytes through the socket.
     fn snapshot(&self) -> Traffic {
         let [continuation, text, binary, close, ping, pong] =
             [0, 1, 2, 3, 4, 5].map(|index: usize| self.frames[index].value());
@@ -171,7 +190,7 @@ impl FlowMeter {
             messages: self.messages.value(),
             message_bytes: self.message_bytes.value(),
             frame_bytes: self.frame_bytes.value(),
-            socket_bytes: self.socket_bytes.value(),
+            socket_bytes: 0,
             frames: FrameCounts {
                 continuation,
                 text,
@@ -365,6 +384,7 @@ impl ConnectionMeter {
     }
 
     /// Publishes a turn of this connection, here and in the reactor's meter, and empties the tally.
+    #[inline]
     pub(crate) fn publish(
         &self,
         reactor: &ReactorMeter,
@@ -372,30 +392,28 @@ impl ConnectionMeter {
         now_ns: u64,
         queued: u64,
     ) {
-        tally.inbound.settle();
-        tally.outbound.settle();
         let Tally {
             inbound, outbound, ..
         } = &*tally;
         if inbound.socket_bytes > 0 {
             self.received_bytes.add(inbound.socket_bytes);
-            if inbound.has_frames() {
-                self.busy.make().inbound.add(inbound);
-            }
+            reactor.received_bytes.add(inbound.socket_bytes);
+        }
+        if inbound.has_frames() {
+            self.busy.make().inbound.add(inbound);
             reactor.inbound.add(inbound);
-            if inbound.messages > 0 {
+            if inbound.has_messages() {
                 self.last_data.set(now_ns);
                 reactor.last_data.set(now_ns);
             }
         }
         if outbound.socket_bytes > 0 {
             self.sent_bytes.add(outbound.socket_bytes);
+            reactor.sent_bytes.add(outbound.socket_bytes);
         }
         // Frames written in this turn may reach the socket in a later one.
         if outbound.has_frames() {
             self.busy.make().outbound.make().add(outbound);
-        }
-        if outbound.socket_bytes > 0 || outbound.has_frames() {
             reactor.outbound.add(outbound);
         }
         if queued != self.queued.value() {
@@ -413,9 +431,10 @@ impl ConnectionMeter {
                 reactor.round_trips.record(round_trip);
             }
         }
-        *tally = Tally::default();
+        tally.clear();
     }
 
+    #[cold]
     fn take_steps(&self, reactor: &ReactorMeter, tally: &Tally, now_ns: u64) {
         let (began, opened) = (tally.took(Step::Began), tally.took(Step::Opened));
         self.attempts.add(u32::from(began));
@@ -489,6 +508,8 @@ fn traffic(bytes: &Counter, rest: Option<&FlowMeter>) -> Traffic {
 /// What a reactor publishes.
 #[derive(Default)]
 pub(crate) struct ReactorMeter {
+    received_bytes: Counter,
+    sent_bytes: Counter,
     inbound: FlowMeter,
     outbound: FlowMeter,
     last_data: Counter,
@@ -533,9 +554,7 @@ impl ReactorMeter {
         meter.longest_handler.raise(took_ns);
         if took_ns > self.slowest_ns.value() {
             self.slowest_ns.set(took_ns);
-            // Only a reader can hold it, for as long as it takes to copy.
-            let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
-            *slowest = Some(SlowHandler {
+            self.name_slowest(SlowHandler {
                 connection: id,
                 name: meter.name.clone(),
                 callback,
@@ -543,6 +562,13 @@ impl ReactorMeter {
                 took: Duration::from_nanos(took_ns),
             });
         }
+    }
+
+    #[cold]
+    fn name_slowest(&self, handler: SlowHandler) {
+        // Only a reader can hold it, for as long as it takes to copy.
+        let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        *slowest = Some(handler);
     }
 
     /// All but what only the reactor knows.
@@ -558,8 +584,8 @@ impl ReactorMeter {
             uptime: Duration::ZERO,
             connections: 0,
             open: 0,
-            received: self.inbound.snapshot(),
-            sent: self.outbound.snapshot(),
+            received: traffic(&self.received_bytes, Some(&self.inbound)),
+            sent: traffic(&self.sent_bytes, Some(&self.outbound)),
             attempts: self.attempts.value(),
             opens: self.opens.value(),
             disconnects: self.rare.disconnects.value(),

@@ -12,17 +12,25 @@ pub(crate) const OPCODES: usize = 16;
 /// What passed in one direction.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Flow {
-    /// Not among the rest until [`settle`](Self::settle).
-    whole: Whole,
-    /// Frames by opcode.
-    pub(crate) frames: [u32; OPCODES],
-    /// Payload of the frames, as on the wire, deflated or not.
-    pub(crate) frame_bytes: u64,
-    pub(crate) messages: u64,
-    /// Messages as the application sees them.
-    pub(crate) message_bytes: u64,
     /// Bytes through the socket, those of TLS and of the opening handshake included.
     pub(crate) socket_bytes: u64,
+    /// Not among the rest.
+    pub(super) whole: Whole,
+    /// There is a rest.
+    pub(super) mixed: bool,
+    pub(super) rest: Mixed,
+}
+
+/// Frames and messages of all kinds.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Mixed {
+    /// Frames by opcode.
+    pub(super) frames: [u32; OPCODES],
+    /// Payload of the frames, as on the wire, deflated or not.
+    pub(super) frame_bytes: u64,
+    pub(super) messages: u64,
+    /// Messages as the application sees them.
+    pub(super) message_bytes: u64,
 }
 
 impl Flow {
@@ -32,8 +40,9 @@ impl Flow {
         if cfg!(websockex_no_stats) {
             return;
         }
-        self.frames[usize::from(opcode) % OPCODES] += 1;
-        self.frame_bytes += length;
+        self.mixed = true;
+        self.rest.frames[usize::from(opcode) % OPCODES] += 1;
+        self.rest.frame_bytes += length;
     }
 
     /// A frame that is a message.
@@ -50,23 +59,26 @@ impl Flow {
         self.whole.bytes += whole.bytes;
     }
 
-    /// Adds what came whole to the rest.
-    pub(super) fn settle(&mut self) {
-        let Whole {
-            text,
-            binary,
-            bytes,
-        } = std::mem::take(&mut self.whole);
-        self.frames[OpCode::Text as usize] += text;
-        self.frames[OpCode::Binary as usize] += binary;
-        self.frame_bytes += bytes;
-        self.messages += u64::from(text) + u64::from(binary);
-        self.message_bytes += bytes;
+    /// Anything but bytes?
+    #[inline]
+    pub(super) fn has_frames(&self) -> bool {
+        self.mixed || self.whole.messages() > 0
     }
 
-    /// Anything but bytes?
-    pub(super) fn has_frames(&self) -> bool {
-        self.messages | self.frame_bytes > 0 || self.frames != [0; OPCODES]
+    /// A message was completed?
+    #[inline]
+    pub(super) fn has_messages(&self) -> bool {
+        self.whole.messages() > 0 || self.rest.messages > 0
+    }
+
+    /// Back to nothing: of what hardly ever was anything else, no more than is needed.
+    #[inline]
+    fn clear(&mut self) {
+        self.socket_bytes = 0;
+        self.whole = Whole::default();
+        if std::mem::take(&mut self.mixed) {
+            self.rest = Mixed::default();
+        }
     }
 
     #[inline]
@@ -74,16 +86,18 @@ impl Flow {
         if cfg!(websockex_no_stats) {
             return;
         }
-        self.messages += 1;
-        self.message_bytes += length as u64;
+        self.mixed = true;
+        self.rest.messages += 1;
+        self.rest.message_bytes += length as u64;
     }
 }
 
 impl Flow {
     /// A piece of a message.
     pub(crate) fn fragment(&mut self, last: bool, length: usize) {
-        self.messages += u64::from(last);
-        self.message_bytes += length as u64;
+        self.mixed = true;
+        self.rest.messages += u64::from(last);
+        self.rest.message_bytes += length as u64;
     }
 }
 
@@ -91,12 +105,18 @@ impl Flow {
 /// four.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Whole {
-    text: u32,
-    binary: u32,
-    bytes: u64,
+    pub(super) text: u32,
+    pub(super) binary: u32,
+    /// Of both, as on the wire and as the application sees them.
+    pub(super) bytes: u64,
 }
 
 impl Whole {
+    #[inline]
+    pub(super) fn messages(&self) -> u64 {
+        u64::from(self.text) + u64::from(self.binary)
+    }
+
     /// Counts a message, which is text or binary.
     #[inline(always)]
     pub(crate) fn count(&mut self, opcode: OpCode, length: u64) {
@@ -178,6 +198,17 @@ impl Tally {
     pub(crate) fn disconnected(&mut self, cause: Cause, again: bool) {
         self.disconnects += 1;
         self.reconnect = again.then_some(cause);
+    }
+
+    /// Back to nothing.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        if self.steps != 0 || self.has_rare() {
+            *self = Self::default();
+        } else {
+            self.inbound.clear();
+            self.outbound.clear();
+        }
     }
 
     /// Anything that seldom happens?

@@ -3,6 +3,7 @@
 //! Comes after [`super::kind`], which gives the fields their meaning, and before [`super::ring`], which keeps
 //! events. Constructing one never allocates: texts are formatted straight into the record and cut where it ends.
 
+pub(crate) mod address;
 mod constructors;
 
 use std::fmt;

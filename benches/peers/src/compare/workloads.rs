@@ -265,20 +265,26 @@ pub(crate) const ALL: &[Workload] = &[
             ],
         )
     },
-    other(
-        Mode::Send,
-        false,
-        6_000_000,
-        &["--batch", "256"],
-        &[cpu("S1", "send text 128 B, 256 per turn", 1.5)],
-    ),
-    other(
-        Mode::Send,
-        false,
-        4000,
-        &["--size", "1048576", "--binary"],
-        &[cpu("S2", "send binary 1 MiB", 1.1)],
-    ),
+    Workload {
+        query: "spin=1",
+        ..other(
+            Mode::Send,
+            false,
+            6_000_000,
+            &["--batch", "256"],
+            &[cpu("S1", "send text 128 B, 256 per turn", 1.5)],
+        )
+    },
+    Workload {
+        query: "spin=1",
+        ..other(
+            Mode::Send,
+            false,
+            4000,
+            &["--size", "1048576", "--binary"],
+            &[cpu("S2", "send binary 1 MiB", 1.1)],
+        )
+    },
     Workload {
         connections: 10_000,
         ..other(
