@@ -1,6 +1,7 @@
 //! A connect storm: connections that open, close in the orderly way, and open again, as many as there
 //! is time for. One reactor on one thread beside tungstenite with a thread for each connection on its
-//! way; the same server, the same rustls configuration with the same provider, in turns.
+//! way; the same server, the same rustls with the same provider, in turns. Sessions are resumed from what
+//! each keeps by default: the crate's own store here, rustls's there.
 //!
 //! The server is a child process (this program again), so that only the client is in the figures: CPU
 //! time of the process for each handshake, which includes TCP, TLS, the opening handshake and the
@@ -76,30 +77,51 @@ fn main() -> Result<()> {
     let (certificate, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
     let server = Server::start(2 * options.in_flight, &certificate, &key)?;
     println!("{} on their way at a time", options.in_flight);
-    for resumption in [
-        None,
-        Some(Resumption::disabled()),
-        Some(Resumption::default()),
-    ] {
-        let tls = resumption.map(|resumption| client_config(&certificate, resumption));
-        let tls = tls.transpose()?;
-        measure(&options, &server, tls.as_ref())?;
-    }
-    Ok(())
+    measure(&options, &server, None)?;
+    measure(
+        &options,
+        &server,
+        Some(&Tls::without_resumption(&certificate)?),
+    )?;
+    measure(&options, &server, Some(&Tls::with_defaults(&certificate)?))
 }
 
-fn client_config(certificate: &str, resumption: Resumption) -> Result<Arc<ClientConfig>> {
+/// The configurations of both clients.
+struct Tls {
+    websockex: TlsConfig,
+    tungstenite: Arc<ClientConfig>,
+}
+
+impl Tls {
+    fn without_resumption(certificate: &str) -> Result<Self> {
+        let mut config = client_config(certificate)?;
+        config.resumption = Resumption::disabled();
+        let config = Arc::new(config);
+        Ok(Self {
+            websockex: TlsConfig::from_rustls(Arc::clone(&config)),
+            tungstenite: config,
+        })
+    }
+
+    fn with_defaults(certificate: &str) -> Result<Self> {
+        let websockex = TlsConfig::builder().root_certificates_pem(certificate.as_bytes())?;
+        Ok(Self {
+            websockex: websockex.build()?,
+            tungstenite: Arc::new(client_config(certificate)?),
+        })
+    }
+}
+
+fn client_config(certificate: &str) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(certificate.as_bytes())?)?;
     let config = ClientConfig::builder().with_root_certificates(roots);
-    let mut config = config.with_no_client_auth();
-    config.resumption = resumption;
-    Ok(Arc::new(config))
+    Ok(config.with_no_client_auth())
 }
 
 /// Has both clients work in turns, and prints the median of each by CPU time.
-fn measure(options: &Options, server: &Server, tls: Option<&Arc<ClientConfig>>) -> Result<()> {
-    type Client = fn(&Options, SocketAddr, Option<&Arc<ClientConfig>>) -> Result<Sample>;
+fn measure(options: &Options, server: &Server, tls: Option<&Tls>) -> Result<()> {
+    type Client = fn(&Options, SocketAddr, Option<&Tls>) -> Result<Sample>;
     let clients: [(&str, Client); 2] = [
         ("websockex, one thread", websockex),
         ("tungstenite, a thread for each", tungstenite),
@@ -173,11 +195,7 @@ impl Handler for Again {
     }
 }
 
-fn websockex(
-    options: &Options,
-    address: SocketAddr,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<Sample> {
+fn websockex(options: &Options, address: SocketAddr, tls: Option<&Tls>) -> Result<Sample> {
     // One host has half of the places.
     let places = u32::try_from(2 * options.in_flight)?;
     let mut admission = Admission::default().connecting(places)?;
@@ -188,8 +206,8 @@ fn websockex(
     let scheme = if tls.is_some() { "wss" } else { "ws" };
     let url = format!("{scheme}://localhost:{}/", address.port());
     let mut request = Request::new(url)?.connect_to([address])?;
-    if let Some(config) = tls {
-        request = request.tls(TlsConfig::from_rustls(Arc::clone(config)));
+    if let Some(tls) = tls {
+        request = request.tls(tls.websockex.clone());
     }
     let opened = Rc::new(Cell::new(0));
     let end = Instant::now() + Duration::from_secs_f64(options.seconds);
@@ -211,11 +229,7 @@ fn websockex(
     })
 }
 
-fn tungstenite(
-    options: &Options,
-    address: SocketAddr,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<Sample> {
+fn tungstenite(options: &Options, address: SocketAddr, tls: Option<&Tls>) -> Result<Sample> {
     let (opened, resumed) = (AtomicU64::new(0), AtomicU64::new(0));
     let end = Instant::now() + Duration::from_secs_f64(options.seconds);
     let one = || -> Result<()> {
@@ -224,9 +238,9 @@ fn tungstenite(
         let port = address.port();
         match tls {
             None => open_and_close(&format!("ws://localhost:{port}/"), stream)?,
-            Some(config) => {
+            Some(tls) => {
                 let name = ServerName::try_from("localhost")?;
-                let tls = ClientConnection::new(Arc::clone(config), name)?;
+                let tls = ClientConnection::new(Arc::clone(&tls.tungstenite), name)?;
                 let mut stream = StreamOwned::new(tls, stream);
                 open_and_close(&format!("wss://localhost:{port}/"), &mut stream)?;
                 let is_resumed = stream.conn.handshake_kind() == Some(HandshakeKind::Resumed);

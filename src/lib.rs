@@ -64,7 +64,7 @@
 //! | --- | --- | --- |
 //! | 3 | `reactor/` | the poll loop, sockets, timers, look-ups, commands of other threads; the only user of mio |
 //! | 2 | `handler.rs`, `request.rs` | what a user implements, and what a user asks for |
-//! | 1 | `session/`, [`sinks`], `tls.rs`, `error/` | the life of one connection, without sockets and clock; where events go besides the ring; TLS, the only user of rustls |
+//! | 1 | `session/`, [`sinks`], `tls/`, `error/` | the life of one connection, without sockets and clock; where events go besides the ring; TLS, the only user of rustls |
 //! | 0 | [`protocol`], [`trace`], [`stats`] | RFC 6455 and RFC 7692, bytes in and events out; the ring of recorded events; counters and histograms |
 //!
 //! # What to know

@@ -37,8 +37,8 @@ const OUTSIDE: [(&str, &str); 11] = [
     ("nix", "reactor/kernel.rs"),
     ("zlib_rs", "protocol/deflate/zlib.rs"),
     ("mio", "reactor/"),
-    ("rustls", "tls.rs"),
-    ("webpki_roots", "tls.rs"),
+    ("rustls", "tls/"),
+    ("webpki_roots", "tls/mod.rs"),
     ("getrandom", "reactor/builder.rs"),
     ("simdutf8", "protocol/utf8.rs"),
 ];

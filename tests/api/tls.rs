@@ -7,10 +7,11 @@ use crate::support::{Duet, Fault, Log, Peer, Recorder, Rig, SHORT, Server, Trans
 use rustls::{ServerConfig, ServerConnection};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use websockex::trace::Kind;
-use websockex::{Error, Reactor, Request, TlsConfig};
+use websockex::{CloseCode, Error, Reactor, Request, TlsConfig};
 
 /// A server with a configuration of its own, that closes when it is closed.
 fn server_with(config: Arc<ServerConfig>) -> Server {
@@ -188,10 +189,7 @@ fn bad_certificates_are_refused_before_any_io() {
 #[test]
 fn sessions_are_resumed() {
     let server = server_with(pki::server_config_for(&AUTHORITY.issue(&["localhost"])));
-    let tls = TlsConfig::builder()
-        .root_certificates_pem(AUTHORITY.pem().as_bytes())
-        .and_then(websockex::TlsConfigBuilder::build)
-        .expect("a configuration");
+    let tls = own_config();
     let mut rig = Rig::new();
     for _ in 0..2 {
         assert_opened(&try_once(
@@ -205,6 +203,80 @@ fn sessions_are_resumed() {
         .map(|event| (event.code(), event.resumed()))
         .collect();
     assert_eq!(resumed, [(0x0304, false), (0x0304, true)]);
+}
+
+/// For each TLS handshake of this reactor, in order: did it resume a session?
+fn resumptions(rig: &Rig) -> Vec<bool> {
+    let events = rig.reactor.trace().iter();
+    let established = events.filter(|event| event.kind() == Kind::TlsEstablished);
+    established.map(websockex::trace::Event::resumed).collect()
+}
+
+/// A configuration whose session store no other test has a part in.
+fn own_config() -> TlsConfig {
+    TlsConfig::builder()
+        .root_certificates_pem(AUTHORITY.pem().as_bytes())
+        .and_then(websockex::TlsConfigBuilder::build)
+        .expect("a configuration")
+}
+
+/// Connections that were lost together come back together, and rustls's own store would keep tickets
+/// for eight of them.
+#[test]
+fn in_a_storm_every_connection_resumes() {
+    const CONNECTIONS: usize = 64;
+    let server = server_with(pki::server_config_with_tickets());
+    let tls = own_config();
+    let wave = || {
+        let mut rig = Rig::new();
+        let opened = Arc::new(AtomicUsize::new(0));
+        let mut ids = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let opened = Arc::clone(&opened);
+            let recorder = Recorder::new().open(move |_, _| {
+                opened.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            });
+            let request = request(&server, "localhost", Some(tls.clone()));
+            let request = request.reconnect(websockex::ReconnectPolicy::never());
+            ids.push(rig.connect(request, recorder).id());
+        }
+        rig.run_until(|| opened.load(Ordering::Relaxed) == CONNECTIONS);
+        for id in ids {
+            let closed = rig.reactor.remote().close(id, CloseCode::NORMAL, "");
+            closed.expect("it is open");
+        }
+        rig.run();
+        resumptions(&rig)
+    };
+    wave();
+    assert_eq!(wave(), [true; CONNECTIONS]);
+}
+
+/// What one name was given is not shown to another, even where both are the same server.
+#[test]
+fn a_ticket_belongs_to_a_name() {
+    let server = server_with(pki::server_config());
+    let tls = own_config();
+    let mut rig = Rig::new();
+    for host in ["localhost", "127.0.0.1", "localhost", "127.0.0.1"] {
+        let log = try_once(&mut rig, request(&server, host, Some(tls.clone())));
+        assert_opened(&log);
+    }
+    assert_eq!(resumptions(&rig), [false, false, true, true]);
+}
+
+/// In TLS 1.2 it may be used any number of times.
+#[test]
+fn sessions_of_tls_1_2_are_resumed_again_and_again() {
+    let server = server_with(pki::server_config_tls12(&AUTHORITY.issue(&["localhost"])));
+    let tls = own_config();
+    let mut rig = Rig::new();
+    for _ in 0..3 {
+        let log = try_once(&mut rig, request(&server, "localhost", Some(tls.clone())));
+        assert_opened(&log);
+    }
+    assert_eq!(resumptions(&rig), [false, true, true]);
 }
 
 #[test]

@@ -89,6 +89,15 @@ pub(crate) fn server_config_for(identity: &Identity) -> Arc<ServerConfig> {
     Arc::new(config.expect("a configuration"))
 }
 
+/// A server that puts sessions into its tickets, and so remembers any number of them.
+pub(crate) fn server_config_with_tickets() -> Arc<ServerConfig> {
+    let (chain, key) = parts(&AUTHORITY.issue(&["localhost"]));
+    let config = builder().with_no_client_auth().with_single_cert(chain, key);
+    let mut config = config.expect("a configuration");
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().expect("a ticketer");
+    Arc::new(config)
+}
+
 /// A server that does not know TLS 1.3.
 pub(crate) fn server_config_tls12(identity: &Identity) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

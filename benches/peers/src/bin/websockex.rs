@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use websockex::{
@@ -24,8 +25,7 @@ fn main() -> Result<()> {
     let arguments = start()?;
     let mut builder = Reactor::builder();
     if let Some(ca) = &arguments.ca {
-        let config = tls::client_config(ca, arguments.resumption)?;
-        builder = builder.tls(TlsConfig::from_rustls(config));
+        builder = builder.tls(tls_config(ca, arguments.resumption)?);
     }
     if arguments.spin {
         builder = builder.polling(Polling::SpinThenBlock(SPIN));
@@ -40,6 +40,17 @@ fn main() -> Result<()> {
     }
     .print();
     Ok(())
+}
+
+/// The same for all clients; but what is resumed comes from the crate's own store, as anyone has it who
+/// builds a [`TlsConfig`] with it.
+fn tls_config(ca: &Path, resumption: bool) -> Result<TlsConfig> {
+    if !resumption {
+        return Ok(TlsConfig::from_rustls(tls::client_config(ca, false)?));
+    }
+    // Installed again, were there one already, it would be the same.
+    let _ = tls::provider().install_default();
+    Ok(TlsConfig::builder().root_certificates_file(ca)?.build()?)
 }
 
 fn request(arguments: &Arguments) -> Result<Request> {
