@@ -12,15 +12,15 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// TLS 1.3 tickets kept of one server: twice as many as connections to one host are on their way at a
-/// time by the default [`Admission`](crate::Admission), and every one of them that opens brings new ones.
-/// More would only be memory: about 0.3 KiB each, with the ticket's own bytes and those of the server's
-/// certificates on top, which rustls keeps with every ticket.
-const TICKETS_PER_SERVER: usize = 256;
+/// TLS 1.3 tickets kept of one server: as many as connections to one host are on their way at a time by
+/// the default [`Admission`](crate::Admission), and every one of them that opens brings new ones. More
+/// would only be memory: about 0.3 KiB each, with the ticket's own bytes and those of the server's
+/// certificates on top, which rustls keeps with every ticket (some 3 KiB of a public server).
+const TICKETS_PER_SERVER: usize = 128;
 
 /// Servers and tickets kept in all: thousands of servers with one or two tickets each (pitfall 39), or
 /// some thirty with as many as are allowed. Memory is taken as they come.
-const PLACES: usize = 8192;
+const PLACES: usize = 4096;
 
 /// RFC 8446 section 4.6.1: "Clients MUST NOT cache tickets for longer than 7 days, regardless of the
 /// ticket_lifetime". The lifetime itself is rustls's secret: it looks at it when it has taken a ticket.
