@@ -3,7 +3,7 @@
 //! negotiated may differ by then.
 
 use super::life::{Life, Stage};
-use super::outbound::{Compression, Output};
+use super::outbound::{Compression, Output, Sends};
 use crate::error::{DisconnectReason, SendError};
 use crate::protocol::frame::OpCode;
 use crate::trace::event::Event;
@@ -160,7 +160,7 @@ impl Life {
         let (messages, bytes) = (held.waiting.len() + 1, held.bytes + payload.len());
         if messages > limit.messages || bytes > limit.bytes {
             output.tally.drops += 1;
-            if !self.begin_dropping() {
+            if !self.sends.drop_one() {
                 let (asked, allowed) = if messages > limit.messages {
                     (messages, limit.messages)
                 } else {
@@ -173,7 +173,7 @@ impl Life {
             self.tidy();
             return Err(SendError::HoldFull);
         }
-        self.dropping = false;
+        self.sends = Sends::Unknown;
         let aside = self.aside();
         aside.entered += 1;
         let entry = Entry::Message {

@@ -363,7 +363,7 @@ impl Life {
                 .map(Box::new),
         };
         self.stage = Stage::Open;
-        self.ordinary_below = 0;
+        self.sends.doubt();
         self.deadline = None;
         self.redirects = 0;
         self.attempt = 0;

@@ -6,7 +6,7 @@
 use super::aside::Aside;
 use super::liveness::{Due, Heard, Liveness};
 use super::options::Target;
-use super::outbound::{Compression, Output, WaitingPong};
+use super::outbound::{Compression, Output, Sends, WaitingPong};
 use super::reach::Reach;
 use super::timers::Timers;
 use super::{Inbound, Time};
@@ -78,8 +78,8 @@ pub(crate) struct Life {
     pub(crate) framed: Cell<bool>,
     /// For the trace: the callback that runs, or ran last.
     pub(crate) callback: Callback,
-    /// Some of a run of refused sends was recorded already.
-    pub(super) dropping: bool,
+    /// What sending comes to.
+    pub(super) sends: Sends,
     /// The kind of the fragmented message that is being sent.
     pub(super) sending: Option<OpCode>,
     /// Attempts since the connection was last open, the one under way included.
@@ -88,9 +88,6 @@ pub(crate) struct Life {
     pub(super) epoch: u32,
     /// Bytes of output that wait for the socket.
     pub(crate) queued: usize,
-    /// A message of an open connection is an ordinary one if with it the turn's output is shorter than
-    /// this, headers of this one aside: one comparison instead of seven. 0 when that has to be found out.
-    pub(super) ordinary_below: usize,
     /// When the stage has taken too long, or the back-off is over.
     pub(super) deadline: Option<Time>,
     pub(super) pong: Option<Box<WaitingPong>>,
@@ -140,12 +137,11 @@ impl Life {
             recorded: Cell::new(0),
             framed: Cell::new(false),
             callback: Callback::OnOpen,
-            dropping: false,
+            sends: Sends::Unknown,
             sending: None,
             attempt: 0,
             epoch: 0,
             queued: 0,
-            ordinary_below: 0,
             deadline: Some(now),
             pong: None,
             deflate: None,
@@ -235,7 +231,7 @@ impl Life {
         } else {
             level
         };
-        self.ordinary_below = 0;
+        self.sends.doubt();
         self.level = recorded;
         self.record(output, Kind::LevelChanged, |time, id| {
             Event::level_changed(time, id, level)

@@ -81,6 +81,32 @@ pub enum Fragment {
     Last,
 }
 
+/// What the last sends say of the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sends {
+    /// Nothing: what it comes to has to be found out.
+    Unknown,
+    /// A message goes as it is, nobody but the peer has an interest in it, and none waits before it. One
+    /// comparison instead of seven.
+    Ordinary,
+    /// They were refused, and that was recorded.
+    Dropping,
+}
+
+impl Sends {
+    /// Something has changed that may make messages other than ordinary.
+    pub(super) fn doubt(&mut self) {
+        if *self == Self::Ordinary {
+            *self = Self::Unknown;
+        }
+    }
+
+    /// A send is refused: was the one before it, too?
+    pub(super) fn drop_one(&mut self) -> bool {
+        std::mem::replace(self, Self::Dropping) == Self::Dropping
+    }
+}
+
 impl Life {
     /// Sends a message of at most [`SHORT`](encoder::SHORT) bytes if it is an
     /// [ordinary](Self::is_ordinary) one. False, and nothing has happened, if [`send`](Self::send) has to.
@@ -131,24 +157,22 @@ impl Life {
     #[inline(always)]
     fn is_ordinary(&self, output: &Output<'_>, payload: &[u8]) -> bool {
         let end = output.frames.len() + payload.len();
-        self.stage == Stage::Open && end < self.ordinary_below
+        self.stage == Stage::Open
+            && self.sends == Sends::Ordinary
+            && end < PIECE - MAX_HEADER_LENGTH
     }
 
-    /// What `ordinary_below` is as things stand. Whoever changes one of them while the connection is open
-    /// makes it 0.
-    fn find_ordinary_below(&self) -> usize {
+    /// Are messages ordinary as things stand? Whoever changes one of them while the connection is open
+    /// [doubts](Sends::doubt) it.
+    fn finds_ordinary(&self) -> bool {
         let options = &*self.target.options;
-        let is_ordinary = self.stage == Stage::Open
-            && !self.dropping
+        self.stage == Stage::Open
+            && self.queued == 0
             && self.sending.is_none()
             && self.deflate.is_none()
             && !self.level.records(Kind::FrameSent)
-            && options.pacer.is_none();
-        let room = options.max_queued.checked_sub(self.queued);
-        match room {
-            Some(room) if is_ordinary => (PIECE - MAX_HEADER_LENGTH).min(room.saturating_add(1)),
-            _ => 0,
-        }
+            && options.pacer.is_none()
+            && options.max_queued >= PIECE
     }
 
     /// Sends a whole message.
@@ -177,8 +201,8 @@ impl Life {
             return self.send_paced(output, entry, payload);
         }
         self.write_message(output, callback, compression, opcode, payload);
-        if self.ordinary_below == 0 {
-            self.ordinary_below = self.find_ordinary_below();
+        if self.sends == Sends::Unknown && self.finds_ordinary() {
+            self.sends = Sends::Ordinary;
         }
         Ok(())
     }
@@ -307,7 +331,7 @@ impl Life {
             self.write_entry(output, entry, payload);
         }
         self.sending = if fin { None } else { Some(kind) };
-        self.ordinary_below = 0;
+        self.sends.doubt();
         Ok(())
     }
 
@@ -361,7 +385,7 @@ impl Life {
         let queued = self.queued + output.frames.len();
         let limit = self.target.options.max_queued;
         if queued.saturating_add(length) <= limit {
-            self.dropping = false;
+            self.sends = Sends::Unknown;
             return Ok(());
         }
         Err(self.refuse_full(output, queued, opcode, length))
@@ -379,7 +403,7 @@ impl Life {
         let limit = self.target.options.max_queued;
         let error = SendError::Full { queued, limit };
         output.tally.drops += 1;
-        if !self.begin_dropping() {
+        if !self.sends.drop_one() {
             self.record(output, Kind::LimitHit, |time, id| {
                 let wanted = (queued + length) as u64;
                 Event::limit_hit(time, id, Limit::QueuedOutput, wanted, limit as u64)
@@ -405,24 +429,18 @@ impl Life {
             return;
         }
         output.tally.drops += 1;
-        if !self.begin_dropping() {
+        if !self.sends.drop_one() {
             self.record(output, Kind::SendDropped, |time, id| {
                 Event::send_dropped(time, id, opcode as u8, length as u64, error)
             });
         }
     }
 
-    /// A send is refused: was the one before it, too?
-    pub(super) fn begin_dropping(&mut self) -> bool {
-        self.ordinary_below = 0;
-        std::mem::replace(&mut self.dropping, true)
-    }
-
     /// So much waits for the socket now.
     fn set_queued(&mut self, queued: usize) {
         if queued != self.queued {
             self.queued = queued;
-            self.ordinary_below = 0;
+            self.sends.doubt();
         }
     }
 

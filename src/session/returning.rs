@@ -6,7 +6,7 @@
 use super::aside::Comeback;
 use super::life::{Life, Stage};
 use super::options::Target;
-use super::outbound::Output;
+use super::outbound::{Output, Sends};
 use super::{policy, redirect};
 use crate::error::{DisconnectReason, Error};
 use crate::protocol::handshake::HandshakeError;
@@ -51,7 +51,7 @@ impl Life {
 
     /// Why it ended. The reactor has dropped the TCP connection.
     pub(crate) fn take_reason(&mut self) -> DisconnectReason {
-        self.dropping = false;
+        self.sends = Sends::Unknown;
         self.liveness = None;
         self.deadline = None;
         self.queued = 0;

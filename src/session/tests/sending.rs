@@ -7,7 +7,7 @@ use crate::protocol::deflate::Agreed;
 use crate::protocol::encoder::{PIECE, SHORT};
 use crate::protocol::frame::{MAX_HEADER_LENGTH, OpCode};
 use crate::session::Options;
-use crate::session::outbound::{Compression, Fragment};
+use crate::session::outbound::{Compression, Fragment, Sends};
 use crate::session::pace::Pacer;
 use crate::trace::kind::Level;
 
@@ -102,38 +102,32 @@ fn what_is_not_ordinary_goes_the_long_way() {
         level: 1,
     }));
     // As when it is opened.
-    deflated.life.ordinary_below = 0;
+    deflated.life.sends.doubt();
     assert_eq!(send(&mut deflated, b""), Ok(()));
     is_refused("deflated", &mut deflated, b"");
 }
 
-/// The limit is kept to the byte, whichever way.
+/// Where the limit could be reached, the long way keeps it, to the byte.
 #[test]
 fn a_full_queue_is_told_by_the_long_way() {
-    const ROOM: usize = 100;
-    const HEADER: usize = 6;
     for way in [send_short, send_ordinary] {
-        let mut full = rig(|options| options.max_queued = ROOM);
-        assert!(way(&mut full, &[0; 40]));
-        let left = ROOM - 40 - HEADER;
-        assert!(!way(&mut full, &vec![0; left + 1]));
-        assert!(way(&mut full, &vec![0; left]));
-        full.written();
-        assert!(way(&mut full, &[0; ROOM]));
-        full.written();
+        let mut small = rig(|options| options.max_queued = PIECE - 1);
+        assert!(!way(&mut small, b""), "it could be exceeded");
 
         // What waits for the socket counts.
-        full.with(|life, output| life.handle_queued(output, ROOM));
+        let mut full = rig(|options| options.max_queued = PIECE);
+        assert!(way(&mut full, b"x"));
+        full.written();
+        full.with(|life, output| life.handle_queued(output, PIECE));
         assert!(!way(&mut full, b"x"));
         let error = SendError::Full {
-            queued: ROOM,
-            limit: ROOM,
+            queued: PIECE,
+            limit: PIECE,
         };
         assert_eq!(send(&mut full, b"x"), Err(error));
         assert_eq!(send(&mut full, b""), Ok(()));
         full.written();
-        assert!(way(&mut full, b""));
-        full.written();
+        assert!(!way(&mut full, b""), "something waits before it");
         full.with(|life, output| life.handle_queued(output, 0));
         assert!(!way(&mut full, b"x"), "it is not known yet");
         assert_eq!(send(&mut full, b"x"), Ok(()));
@@ -144,13 +138,13 @@ fn a_full_queue_is_told_by_the_long_way() {
 /// A run of refusals is recorded once, and ends with a message that is sent.
 #[test]
 fn a_refusal_is_told_to_the_next_message() {
-    let mut full = rig(|options| options.max_queued = 100);
+    let mut full = rig(|options| options.max_queued = PIECE);
     for _ in 0..2 {
-        assert!(send(&mut full, &[0; 101]).is_err());
-        assert!(full.life.dropping);
+        assert!(send(&mut full, &[0; PIECE + 1]).is_err());
+        assert_eq!(full.life.sends, Sends::Dropping);
         assert!(!send_short(&mut full, b"x"));
         assert_eq!(send(&mut full, b"x"), Ok(()));
-        assert!(!full.life.dropping);
+        assert_ne!(full.life.sends, Sends::Dropping);
         full.written();
         assert!(send_short(&mut full, b"x"));
         full.written();
