@@ -14,7 +14,7 @@ use std::ops::Deref;
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{JoinSet, yield_now};
@@ -62,6 +62,9 @@ pub(crate) trait Connection: Send + 'static {
     fn flush(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
+/// Bytes that are read at once of a busy connection with TLS; rustls by itself reads 4 KiB.
+const TLS_READ_SIZE: usize = 64 * 1024;
+
 /// How to get a connected stream.
 #[derive(Clone)]
 pub(crate) struct Dialer {
@@ -81,9 +84,17 @@ impl Transport for TcpStream {
     }
 }
 
-impl Transport for TlsStream<TcpStream> {
+/// Below TLS, where one connection is busy.
+impl Transport for BufReader<TcpStream> {
     async fn dial(dialer: &Dialer) -> Result<Self> {
         let stream = TcpStream::dial(dialer).await?;
+        Ok(Self::with_capacity(TLS_READ_SIZE, stream))
+    }
+}
+
+impl<T: Transport> Transport for TlsStream<T> {
+    async fn dial(dialer: &Dialer) -> Result<Self> {
+        let stream = T::dial(dialer).await?;
         let (connector, name) = dialer.tls.as_ref().ok_or("there is no TLS configuration")?;
         Ok(connector.connect(name.clone(), stream).await?)
     }
@@ -110,6 +121,11 @@ pub(crate) fn run<P: Peer>() -> Result<()> {
     let config = tls::client_config(ca, arguments.resumption)?;
     let name = ServerName::try_from(arguments.host().to_owned())?;
     dialer.tls = Some((TlsConnector::from(config), name));
+    if arguments.mode == Mode::Receive && arguments.connections == 1 {
+        return runtime.block_on(drive::<P, TlsStream<BufReader<TcpStream>>>(
+            arguments, dialer,
+        ));
+    }
     runtime.block_on(drive::<P, TlsStream<TcpStream>>(arguments, dialer))
 }
 
@@ -276,9 +292,10 @@ async fn handshakes<P: Peer, S: Transport>(
     arguments: &Arguments,
     dialer: &Dialer,
 ) -> Result<Report> {
+    // The first has more to do than the others: a session to resume, code to be paged in.
+    drop(open::<P, S>(arguments, dialer).await?);
     let begun = Arc::new(AtomicU64::new(0));
     let mut workers = JoinSet::new();
-    let meter = Meter::start();
     for _ in 0..arguments.in_flight {
         let (arguments, dialer, begun) = (arguments.clone(), dialer.clone(), begun.clone());
         workers.spawn(async move {
@@ -288,6 +305,8 @@ async fn handshakes<P: Peer, S: Transport>(
             Result::Ok(())
         });
     }
+    // None of them runs before this task waits for the first time.
+    let meter = Meter::start();
     while let Some(worker) = workers.join_next().await {
         worker??;
     }
