@@ -11,6 +11,11 @@
 //! - Its permessage-deflate does not survive a Rust of today: it makes a zlib stream of zeroes, in which
 //!   the pointers to functions may not be zero, and the panic ends the process.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a handler of it returns its error as it is"
+)]
+
 mod peer_shared {
     pub(crate) mod reports;
 }
