@@ -36,6 +36,8 @@ pub(crate) trait Peer: Send + Sync + 'static {
     const CLIENT: &'static str;
     /// Does it have permessage-deflate?
     const HAS_DEFLATE: bool = false;
+    /// Does it read so little at a time that it is given a reader below it where one connection is busy?
+    const WANTS_READER: bool = false;
 
     type Connection<S: Io>: Connection;
 
@@ -62,8 +64,9 @@ pub(crate) trait Connection: Send + 'static {
     fn flush(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// Bytes that are read at once of a busy connection with TLS; rustls by itself reads 4 KiB.
-const TLS_READ_SIZE: usize = 64 * 1024;
+/// Bytes that are read at once of one busy connection, by the reader below TLS, which by itself reads
+/// 4 KiB, or below a peer that wants one.
+const READER_SIZE: usize = 64 * 1024;
 
 /// How to get a connected stream.
 #[derive(Clone)]
@@ -84,11 +87,10 @@ impl Transport for TcpStream {
     }
 }
 
-/// Below TLS, where one connection is busy.
 impl Transport for BufReader<TcpStream> {
     async fn dial(dialer: &Dialer) -> Result<Self> {
         let stream = TcpStream::dial(dialer).await?;
-        Ok(Self::with_capacity(TLS_READ_SIZE, stream))
+        Ok(Self::with_capacity(READER_SIZE, stream))
     }
 }
 
@@ -114,14 +116,18 @@ pub(crate) fn run<P: Peer>() -> Result<()> {
         .enable_io()
         .enable_time()
         .build()?;
+    let is_busy = arguments.mode == Mode::Receive && arguments.connections == 1;
     if !arguments.is_tls() {
-        return runtime.block_on(drive::<P, TcpStream>(arguments, dialer));
+        return match is_busy && P::WANTS_READER {
+            true => runtime.block_on(drive::<P, BufReader<TcpStream>>(arguments, dialer)),
+            false => runtime.block_on(drive::<P, TcpStream>(arguments, dialer)),
+        };
     }
     let ca = arguments.ca.as_ref().ok_or("--ca is missing")?;
     let config = tls::client_config(ca, arguments.resumption)?;
     let name = ServerName::try_from(arguments.host().to_owned())?;
     dialer.tls = Some((TlsConnector::from(config), name));
-    if arguments.mode == Mode::Receive && arguments.connections == 1 {
+    if is_busy {
         return runtime.block_on(drive::<P, TlsStream<BufReader<TcpStream>>>(
             arguments, dialer,
         ));
