@@ -11,16 +11,19 @@ mod peer_shared {
     pub(crate) mod reports;
 }
 
+use boomnet::buffer::default_buffer_pool_ref;
 use boomnet::stream::{ConnectionInfo, ConnectionInfoProvider, ReadHint};
 use boomnet::ws::{Error, Websocket, WebsocketFrame};
 use peer_shared::blocking::{Connection, Control, Peer, Transport, run};
 use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
-use websockex_peers::{Arguments, Result};
+use websockex_peers::{Arguments, Mode, Result};
 
 /// Bytes that are collected before they are written, flushed or not.
 const OUT_MAX: usize = 64 * 1024;
+/// Bytes of read buffer of one busy connection; by itself it takes 32 KiB.
+const IN_CAPACITY: usize = 256 * 1024;
 
 struct Boomnet;
 
@@ -96,6 +99,9 @@ impl Peer for Boomnet {
     type Connection<S: Transport> = Open<S>;
 
     fn open<S: Transport>(stream: S, arguments: &Arguments) -> Result<Open<S>> {
+        if arguments.mode == Mode::Receive && arguments.connections == 1 {
+            enlarge_buffers();
+        }
         let is_held = Rc::new(Cell::new(false));
         let outbox = Outbox {
             control: stream.control().clone(),
@@ -116,6 +122,14 @@ impl Peer for Boomnet {
             fragments: Vec::new(),
         })
     }
+}
+
+/// Its read buffers come from a pool, which hands out the first that is large enough: what is taken and
+/// given back here is what the handshake takes next, and after it the decoder.
+fn enlarge_buffers() {
+    let pool = default_buffer_pool_ref();
+    let _for_handshake = pool.acquire::<4096, IN_CAPACITY>();
+    let _for_decoder = pool.acquire::<4096, IN_CAPACITY>();
 }
 
 impl<S: Transport> Connection for Open<S> {

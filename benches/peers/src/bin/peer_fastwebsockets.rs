@@ -1,5 +1,6 @@
 //! fastwebsockets. It validates UTF-8: whole frames with simdutf8, fragments with another crate. Its
-//! read buffer has 8 KiB at first and cannot be set.
+//! read buffer has 8 KiB at first and cannot be set; for a larger message it makes room for that one
+//! alone, so that it is given a `BufReader` for one busy connection.
 //!
 //! It shakes hands with hyper and would go on through hyper's stream, which is a trait object; here it
 //! gets its own stream back. It writes each frame by itself, so that it is given a `BufWriter` where
@@ -37,6 +38,7 @@ struct Open<S> {
 
 impl Peer for FastWebsockets {
     const CLIENT: &'static str = "fastwebsockets 0.10";
+    const WANTS_READER: bool = true;
     type Connection<S: Io> = Open<S>;
 
     async fn open<S: Io>(stream: S, arguments: &Arguments) -> Result<Open<S>> {

@@ -21,8 +21,14 @@ impl Peer for TokioTungstenite {
 
     async fn open<S: Io>(stream: S, arguments: &Arguments) -> Result<WebSocketStream<S>> {
         // Its read buffer is filled with zeroes before every read, so that more is not always better;
-        // its documentation has 4 KiB for many connections.
-        let config = WebSocketConfig::default().read_buffer_size(read_buffer_size(arguments));
+        // its documentation has 4 KiB for many connections, and no read gives more than a TLS record.
+        let largest = if arguments.is_tls() {
+            16 * 1024
+        } else {
+            usize::MAX
+        };
+        let read_buffer_size = read_buffer_size(arguments).min(largest);
+        let config = WebSocketConfig::default().read_buffer_size(read_buffer_size);
         let url = arguments.url.as_str();
         let (connection, _) = client_async_with_config(url, stream, Some(config)).await?;
         Ok(connection)

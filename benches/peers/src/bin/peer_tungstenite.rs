@@ -25,8 +25,9 @@ impl Peer for Tungstenite {
 
     fn open<S: Transport>(stream: S, arguments: &Arguments) -> Result<Open<S>> {
         // The read buffer is filled with zeroes before every read, so that more is not always better;
-        // its documentation has 4 KiB for many connections.
+        // its documentation has 4 KiB for many connections, and no read gives more than a TLS record.
         let read_buffer_size = match arguments.mode {
+            Mode::Receive if arguments.connections == 1 && arguments.is_tls() => 16 * 1024,
             Mode::Receive if arguments.connections == 1 => 128 * 1024,
             Mode::Idle | Mode::Handshakes => 1024,
             _ => 4 * 1024,

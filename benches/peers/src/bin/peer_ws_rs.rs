@@ -11,6 +11,11 @@
 //! - Its permessage-deflate does not survive a Rust of today: it makes a zlib stream of zeroes, in which
 //!   the pointers to functions may not be zero, and the panic ends the process.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a handler of it returns its error as it is"
+)]
+
 mod peer_shared {
     pub(crate) mod reports;
 }
@@ -101,6 +106,16 @@ impl Client {
         }
         Ok(opened == wanted)
     }
+
+    /// Begins another handshake, if one is left.
+    fn visit_next(&self) -> ws::Result<()> {
+        let left = self.shared.left.get();
+        if left > 0 {
+            self.shared.left.set(left - 1);
+            self.out.connect(self.shared.url.clone())?;
+        }
+        Ok(())
+    }
 }
 
 impl Handler for Client {
@@ -136,18 +151,20 @@ impl Handler for Client {
                 }
             }
             Mode::Handshakes => {
+                // The first has more to do than the others: code to be paged in. And it stays: the loop
+                // ends when there is no connection, even if one is queued.
+                if opened == 1 {
+                    shared.meter.set(Meter::start());
+                    for _ in 0..shared.arguments.in_flight {
+                        self.visit_next()?;
+                    }
+                    return Ok(());
+                }
                 shared.tally.borrow_mut().messages += 1;
                 if shared.tally.borrow().is_complete() {
                     shared.end_tally();
                 }
-                if shared.left.get() > 0 {
-                    shared.left.set(shared.left.get() - 1);
-                    self.out.connect(shared.url.clone())?;
-                }
-                // The loop ends when there is no connection, even if one is queued: the first stays.
-                if opened == 1 {
-                    return Ok(());
-                }
+                self.visit_next()?;
                 // The one way to end a connection without the other side's consent.
                 return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
             }
@@ -247,12 +264,6 @@ fn main() -> Result<()> {
     if arguments.mode == Mode::Send && arguments.size > SENT_MAX {
         unsupported(CLIENT, "it has no backpressure: all would be buffered");
     }
-    let is_handshakes = arguments.mode == Mode::Handshakes;
-    let at_once = if is_handshakes {
-        arguments.in_flight as u64
-    } else {
-        1
-    };
     let shared = Rc::new(Shared {
         url: Url::parse(&arguments.url)?,
         payload: arguments.payload(),
@@ -267,16 +278,11 @@ fn main() -> Result<()> {
     let builder = &mut ws::Builder::new();
     let builder = builder.with_settings(settings(&shared.arguments));
     let factory = |out| client(&shared, out);
-    run(builder.build(factory)?, &shared, at_once)
+    run(builder.build(factory)?, &shared)
 }
 
-fn run<F: Factory>(mut socket: ws::WebSocket<F>, shared: &Shared, at_once: u64) -> Result<()> {
-    for _ in 0..at_once {
-        if shared.arguments.mode == Mode::Handshakes {
-            shared.left.set(shared.left.get().saturating_sub(1));
-        }
-        socket.connect(shared.url.clone())?;
-    }
+fn run<F: Factory>(mut socket: ws::WebSocket<F>, shared: &Shared) -> Result<()> {
+    socket.connect(shared.url.clone())?;
     socket.run()?;
     Err("the loop has ended before its time".into())
 }

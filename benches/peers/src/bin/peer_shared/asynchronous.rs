@@ -14,7 +14,7 @@ use std::ops::Deref;
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{JoinSet, yield_now};
@@ -36,6 +36,8 @@ pub(crate) trait Peer: Send + Sync + 'static {
     const CLIENT: &'static str;
     /// Does it have permessage-deflate?
     const HAS_DEFLATE: bool = false;
+    /// Does it read so little at a time that it is given a reader below it where one connection is busy?
+    const WANTS_READER: bool = false;
 
     type Connection<S: Io>: Connection;
 
@@ -62,6 +64,10 @@ pub(crate) trait Connection: Send + 'static {
     fn flush(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
+/// Bytes that are read at once of one busy connection, by the reader below TLS, which by itself reads
+/// 4 KiB, or below a peer that wants one.
+const READER_SIZE: usize = 64 * 1024;
+
 /// How to get a connected stream.
 #[derive(Clone)]
 pub(crate) struct Dialer {
@@ -81,9 +87,16 @@ impl Transport for TcpStream {
     }
 }
 
-impl Transport for TlsStream<TcpStream> {
+impl Transport for BufReader<TcpStream> {
     async fn dial(dialer: &Dialer) -> Result<Self> {
         let stream = TcpStream::dial(dialer).await?;
+        Ok(Self::with_capacity(READER_SIZE, stream))
+    }
+}
+
+impl<T: Transport> Transport for TlsStream<T> {
+    async fn dial(dialer: &Dialer) -> Result<Self> {
+        let stream = T::dial(dialer).await?;
         let (connector, name) = dialer.tls.as_ref().ok_or("there is no TLS configuration")?;
         Ok(connector.connect(name.clone(), stream).await?)
     }
@@ -103,13 +116,22 @@ pub(crate) fn run<P: Peer>() -> Result<()> {
         .enable_io()
         .enable_time()
         .build()?;
+    let is_busy = arguments.mode == Mode::Receive && arguments.connections == 1;
     if !arguments.is_tls() {
-        return runtime.block_on(drive::<P, TcpStream>(arguments, dialer));
+        return match is_busy && P::WANTS_READER {
+            true => runtime.block_on(drive::<P, BufReader<TcpStream>>(arguments, dialer)),
+            false => runtime.block_on(drive::<P, TcpStream>(arguments, dialer)),
+        };
     }
     let ca = arguments.ca.as_ref().ok_or("--ca is missing")?;
     let config = tls::client_config(ca, arguments.resumption)?;
     let name = ServerName::try_from(arguments.host().to_owned())?;
     dialer.tls = Some((TlsConnector::from(config), name));
+    if is_busy {
+        return runtime.block_on(drive::<P, TlsStream<BufReader<TcpStream>>>(
+            arguments, dialer,
+        ));
+    }
     runtime.block_on(drive::<P, TlsStream<TcpStream>>(arguments, dialer))
 }
 
@@ -276,9 +298,10 @@ async fn handshakes<P: Peer, S: Transport>(
     arguments: &Arguments,
     dialer: &Dialer,
 ) -> Result<Report> {
+    // The first has more to do than the others: a session to resume, code to be paged in.
+    drop(open::<P, S>(arguments, dialer).await?);
     let begun = Arc::new(AtomicU64::new(0));
     let mut workers = JoinSet::new();
-    let meter = Meter::start();
     for _ in 0..arguments.in_flight {
         let (arguments, dialer, begun) = (arguments.clone(), dialer.clone(), begun.clone());
         workers.spawn(async move {
@@ -288,6 +311,8 @@ async fn handshakes<P: Peer, S: Transport>(
             Result::Ok(())
         });
     }
+    // None of them runs before this task waits for the first time.
+    let meter = Meter::start();
     while let Some(worker) = workers.join_next().await {
         worker??;
     }

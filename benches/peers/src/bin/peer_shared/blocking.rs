@@ -10,17 +10,17 @@ use mio::{Events, Interest, Poll, Token};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::cell::Cell;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 use websockex_peers::{
-    Arguments, GO, Meter, Mode, Report, Result, Tally, live_heap, monotonic_ns, resident, start,
-    tls, unsupported,
+    Arguments, GO, Meter, Mode, Report, Result, Tally, Usage, live_heap, monotonic_ns, resident,
+    start, tls, unsupported,
 };
 
 /// The crate that is measured.
@@ -114,6 +114,30 @@ impl Write for Socket {
     }
 }
 
+/// Bytes that are read at once of a busy connection with TLS; rustls by itself reads 4 KiB.
+const TLS_READ_SIZE: usize = 64 * 1024;
+
+/// A socket below TLS, where one connection is busy.
+pub(crate) struct BufferedSocket(BufReader<Socket>);
+
+impl Read for BufferedSocket {
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for BufferedSocket {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.get_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// How to get a connected stream.
 #[derive(Clone)]
 pub(crate) struct Dialer {
@@ -156,13 +180,26 @@ impl Transport for Socket {
     }
 }
 
-impl Transport for StreamOwned<ClientConnection, Socket> {
+impl Transport for BufferedSocket {
+    const IS_ENCRYPTED: bool = false;
+
+    fn dial(dialer: &Dialer) -> Result<Self> {
+        let socket = Socket::dial(dialer)?;
+        Ok(Self(BufReader::with_capacity(TLS_READ_SIZE, socket)))
+    }
+
+    fn control(&self) -> &Rc<Control> {
+        self.0.get_ref().control()
+    }
+}
+
+impl<T: Transport> Transport for StreamOwned<ClientConnection, T> {
     const IS_ENCRYPTED: bool = true;
 
     fn dial(dialer: &Dialer) -> Result<Self> {
         let (config, name) = dialer.tls.as_ref().ok_or("there is no TLS configuration")?;
         let tls = ClientConnection::new(config.clone(), name.clone())?;
-        let mut stream = Self::new(tls, Socket::dial(dialer)?);
+        let mut stream = Self::new(tls, T::dial(dialer)?);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
@@ -170,7 +207,7 @@ impl Transport for StreamOwned<ClientConnection, Socket> {
     }
 
     fn control(&self) -> &Rc<Control> {
-        &self.sock.control
+        self.sock.control()
     }
 }
 
@@ -191,7 +228,10 @@ pub(crate) fn run<P: Peer>() -> Result<()> {
     let config = tls::client_config(ca, arguments.resumption)?;
     let name = ServerName::try_from(arguments.host().to_owned())?;
     dialer.tls = Some((config, name));
-    drive::<P, StreamOwned<ClientConnection, Socket>>(&arguments, &dialer)
+    match arguments.mode == Mode::Receive && arguments.connections == 1 {
+        true => drive::<P, StreamOwned<ClientConnection, BufferedSocket>>(&arguments, &dialer),
+        false => drive::<P, StreamOwned<ClientConnection, Socket>>(&arguments, &dialer),
+    }
 }
 
 fn drive<P: Peer, S: Transport>(arguments: &Arguments, dialer: &Dialer) -> Result<()> {
@@ -324,24 +364,31 @@ fn idle<P: Peer, S: Transport>(arguments: &Arguments, dialer: &Dialer) -> Result
 }
 
 fn handshakes<P: Peer, S: Transport>(arguments: &Arguments, dialer: &Dialer) -> Result<Report> {
+    // The first has more to do than the others: a session to resume, code to be paged in.
+    drop(open::<P, S>(arguments, dialer)?);
     let begun = AtomicU64::new(0);
+    let barrier = Barrier::new(arguments.in_flight + 1);
     let work = || -> Result<()> {
+        barrier.wait();
+        barrier.wait();
         while begun.fetch_add(1, Relaxed) < arguments.messages {
             drop(open::<P, S>(arguments, dialer)?);
         }
         Ok(())
     };
-    let meter = Meter::start();
-    thread::scope(|scope| -> Result<()> {
+    let usage = thread::scope(|scope| -> Result<Usage> {
         let workers: Vec<_> = (0..arguments.in_flight)
             .map(|_| scope.spawn(work))
             .collect();
+        // They all have begun when the meter starts, and go on once it has.
+        barrier.wait();
+        let meter = Meter::start();
+        barrier.wait();
         for worker in workers {
             worker.join().map_err(|_| "a thread has panicked")??;
         }
-        Ok(())
+        Ok(meter.stop())
     })?;
-    let usage = meter.stop();
     let mut tally = Tally::new(0, false);
     tally.messages = arguments.messages;
     Ok(Report::new(P::CLIENT, arguments, &usage, &tally))
