@@ -386,9 +386,10 @@ fn open_idle(arguments: &Arguments) -> Result<Vec<Link>> {
 }
 
 fn receive(arguments: &Arguments) -> Result<Report> {
+    let idle = open_idle(arguments)?;
     let mut links = open_all(arguments)?;
     // Behind the busy ones, so that these are counted from 0.
-    links.extend(open_idle(arguments)?);
+    links.extend(idle);
     let mut poll = Poll::new()?;
     for (index, link) in links.iter().enumerate() {
         link.socket.set_nonblocking(true)?;
