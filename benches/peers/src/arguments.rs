@@ -74,7 +74,7 @@ pub struct Arguments {
     /// `--idle`: so many connections beside the others, opened before them, that get nothing; to
     /// [`Arguments::idle_url`]. In [`Mode::Receive`], of the floor and ours; 0 by default.
     pub idle: usize,
-    /// `--stamped`: each payload begins with the time it was sent; see [`crate::latency`].
+    /// `--stamped`: each payload begins with the time it was due; see [`crate::latency`].
     pub stamped: bool,
     /// `--ca FILE`: the certificate to trust, PEM. Given with every `wss://`.
     pub ca: Option<PathBuf>,
@@ -199,7 +199,10 @@ pub fn start() -> Result<Arguments> {
         let program = std::env::current_exe()?;
         let name = program.file_stem().unwrap_or_default().to_string_lossy();
         if !WITH_IDLE.contains(&&*name) {
-            unsupported(&name, "its program opens no idle connections beside a busy one");
+            unsupported(
+                &name,
+                "its program opens no idle connections beside a busy one",
+            );
         }
     }
     if let Some(cpu) = arguments.cpu {
