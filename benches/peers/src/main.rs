@@ -18,7 +18,7 @@ cargo run --release --manifest-path benches/peers/Cargo.toml -- WHAT... [OPTIONS
 WHAT: all (about half an hour), a row (R1, R4, L1, ...; each under a minute), growth (some minutes),
 idle-cost (under a minute; floor and websockex only)
   --rounds N       runs of each client; 3 by default for all, otherwise 2
-  --only A,B       these clients: floor, websockex, or a peer's name
+  --only A,B       these clients: floor, websockex, or a NAME of src/bin/peer_NAME.rs
   --query Q        tells the server this instead of the row's own query, to try something
   --no-build       the programs are there already";
 
@@ -91,11 +91,20 @@ impl Options {
         clients.sort();
         clients.splice(0..0, ["floor".to_owned(), "websockex".to_owned()]);
         if !self.only.is_empty() {
-            let is_wanted = |client: &String| {
-                let short = client.trim_start_matches("peer_");
-                self.only.iter().any(|only| only == client || only == short)
-            };
-            clients.retain(is_wanted);
+            // As crates are called, too: with hyphens.
+            let only: Vec<String> = self
+                .only
+                .iter()
+                .map(|name| name.trim_start_matches("peer_").replace('-', "_"))
+                .collect();
+            let is = |client: &str, name: &str| client.trim_start_matches("peer_") == name;
+            if let Some(name) = only
+                .iter()
+                .find(|name| !clients.iter().any(|one| is(one, name)))
+            {
+                return Err(format!("there is no client {name}").into());
+            }
+            clients.retain(|client| only.iter().any(|name| is(client, name)));
         }
         Ok(clients)
     }

@@ -132,6 +132,8 @@ struct Run {
     cursor: usize,
     /// When the next burst is to be sent, by the clock of the stamps.
     due: u64,
+    /// When the last one was over.
+    ended: u64,
     reported: bool,
 }
 
@@ -456,6 +458,7 @@ impl Server {
                     checksum: 0,
                     cursor: 0,
                     due: 0,
+                    ended: 0,
                     reported: false,
                 });
                 entry.members.push(index);
@@ -527,18 +530,8 @@ impl Server {
         let Some(run) = self.runs.get_mut(&id) else {
             return;
         };
-        let due = run.due;
-        let mut budget = match run.workload.rate {
-            0 => run.members.len().max(CHUNKS_PER_TURN),
-            rate => {
-                if monotonic_ns() < due {
-                    return;
-                }
-                let tick = Duration::from_micros(run.workload.tick);
-                run.due += tick.as_nanos() as u64;
-                let messages = rate as f64 * tick.as_secs_f64();
-                (messages / run.workload.burst as f64).round().max(1.0) as usize
-            }
+        let Some((due, mut budget)) = run.next_burst() else {
+            return;
         };
         let mut idle = 0;
         while budget > 0 && idle < run.members.len() {
@@ -558,6 +551,7 @@ impl Server {
                 _ => idle += 1,
             }
         }
+        run.ended = monotonic_ns();
         if run.messages == run.workload.count * run.members.len() as u64 && !run.reported {
             run.reported = true;
             let record = self.records.entry(id).or_default();
@@ -570,6 +564,33 @@ impl Server {
         if run.reported && run.members.iter().all(is_written) {
             self.active.retain(|&active| active != id);
         }
+    }
+}
+
+impl Run {
+    /// If it is time for one: since when it is due, and the number of chunks in it.
+    ///
+    /// What is late because the burst before took until then counts from when it was due: that is the
+    /// client's doing, as well. What is late although the server did nothing but wait is the machine's,
+    /// which gave the core to somebody else; it counts from now, and so do the following.
+    fn next_burst(&mut self) -> Option<(u64, usize)> {
+        let now = monotonic_ns();
+        let rate = self.workload.rate;
+        if rate == 0 {
+            return Some((now, self.members.len().max(CHUNKS_PER_TURN)));
+        }
+        if now < self.due {
+            return None;
+        }
+        let due = match self.ended > self.due {
+            true => self.due,
+            false => now,
+        };
+        let tick = Duration::from_micros(self.workload.tick);
+        self.due = due + tick.as_nanos() as u64;
+        let messages = rate as f64 * tick.as_secs_f64();
+        let chunks = (messages / self.workload.burst as f64).round().max(1.0);
+        Some((due, chunks as usize))
     }
 }
 
