@@ -1,5 +1,6 @@
 //! The one command line of all clients.
 
+use crate::report::unsupported;
 use crate::{Result, memory, process};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -71,9 +72,9 @@ pub struct Arguments {
     /// `--spin`: poll without blocking, where the client can.
     pub spin: bool,
     /// `--idle`: so many connections beside the others, opened before them, that get nothing; to
-    /// [`Arguments::idle_url`]. In [`Mode::Receive`]; 0 by default.
+    /// [`Arguments::idle_url`]. In [`Mode::Receive`], of the floor and ours; 0 by default.
     pub idle: usize,
-    /// `--stamped`: each payload begins with the time it was sent; see [`crate::latency`].
+    /// `--stamped`: each payload begins with the time it was due; see [`crate::latency`].
     pub stamped: bool,
     /// `--ca FILE`: the certificate to trust, PEM. Given with every `wss://`.
     pub ca: Option<PathBuf>,
@@ -152,9 +153,12 @@ impl Arguments {
         rest.find('/').map_or("/", |slash| &rest[slash..])
     }
 
-    /// Where a connection gets nothing.
+    /// Where a connection gets nothing; it counts for the same run.
     pub fn idle_url(&self) -> String {
-        self.url.replace(self.path(), "/idle")
+        let base = &self.url[..self.url.len() - self.path().len()];
+        let (_, query) = self.path().split_once("run=").unwrap_or_default();
+        let run = query.split('&').next().unwrap_or_default();
+        format!("{base}/idle?run={run}")
     }
 
     /// Where to connect to, for clients that want a socket made for them. IPv4, always.
@@ -180,13 +184,27 @@ impl Arguments {
     }
 }
 
+/// The programs that open what `--idle` says.
+const WITH_IDLE: [&str; 2] = ["floor", "websockex"];
+
 /// The beginning of every program: reads the command line, pins the process, raises its limit of open
-/// files, and, in [`Mode::Idle`], lets the heap be counted.
+/// files, and, in [`Mode::Idle`], lets the heap be counted. A program that would leave the idle
+/// connections of `--idle` out ends here, and reports that it has no such thing.
 ///
 /// # Errors
 /// An argument is wrong, or the operating system refuses the core.
 pub fn start() -> Result<Arguments> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
+    if arguments.idle > 0 {
+        let program = std::env::current_exe()?;
+        let name = program.file_stem().unwrap_or_default().to_string_lossy();
+        if !WITH_IDLE.contains(&&*name) {
+            unsupported(
+                &name,
+                "its program opens no idle connections beside a busy one",
+            );
+        }
+    }
     if let Some(cpu) = arguments.cpu {
         process::pin(cpu)?;
     }

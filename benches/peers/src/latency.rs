@@ -1,6 +1,7 @@
 //! Latencies, and the stamps that one-way ones are measured by: the first twenty bytes of a payload
-//! are `CLOCK_MONOTONIC` in nanoseconds when it was handed to the kernel, decimal, with leading
-//! zeroes, so that it is text.
+//! are `CLOCK_MONOTONIC` in nanoseconds when the burst it belongs to was due, decimal, with leading
+//! zeroes, so that it is text. All of a burst carry the same: what a client costs the server, by being
+//! woken for one, shows in the others.
 
 use serde::{Deserialize, Serialize};
 

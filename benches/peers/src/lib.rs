@@ -27,7 +27,7 @@ pub use arguments::{Arguments, Mode, start};
 pub use latency::Latencies;
 pub use memory::{CountingAllocator, live_heap, resident};
 pub use process::{Meter, Usage, monotonic_ns};
-pub use report::{Report, unsupported};
+pub use report::{Granted, Report, unsupported};
 pub use tally::{Tally, checksum};
 
 /// What a client sends on one of its connections when all are open.

@@ -2,10 +2,10 @@
 
 mod compare;
 
-use compare::chart;
 use compare::results::{Outcome, Series};
 use compare::runner::Runner;
 use compare::workloads::{self, Workload};
+use compare::{chart, growth};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,17 @@ use websockex_peers::{Result, process};
 const USAGE: &str = "\
 cargo run --release --manifest-path benches/peers/Cargo.toml -- WHAT... [OPTIONS]
 
-WHAT: all, a row (R1, R4, L1, ...), growth, idle-cost
-  --rounds N       runs of each client; 5 by default
-  --only A,B       these clients: floor, websockex, or a peer's name
+WHAT: all (about half an hour), a row (R1, R4, L1, ...; each under a minute), growth (some minutes),
+idle-cost (under a minute; floor and websockex only)
+  --rounds N       runs of each client; 3 by default for all, otherwise 2
+  --only A,B       these clients: floor, websockex, or a NAME of src/bin/peer_NAME.rs
   --query Q        tells the server this instead of the row's own query, to try something
   --no-build       the programs are there already";
 
 /// What was asked for.
 struct Options {
     what: Vec<String>,
-    rounds: usize,
+    rounds: Option<usize>,
     only: Vec<String>,
     query: Option<String>,
     build: bool,
@@ -34,7 +35,7 @@ impl Options {
     fn from_arguments() -> Result<Self> {
         let mut options = Self {
             what: Vec::new(),
-            rounds: 5,
+            rounds: None,
             only: Vec::new(),
             query: None,
             build: true,
@@ -43,7 +44,7 @@ impl Options {
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
             match word.as_str() {
-                "--rounds" => options.rounds = value()?.parse()?,
+                "--rounds" => options.rounds = Some(value()?.parse()?),
                 "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
                 "--query" => options.query = Some(value()?),
                 "--no-build" => options.build = false,
@@ -55,6 +56,23 @@ impl Options {
             return Err(USAGE.into());
         }
         Ok(options)
+    }
+
+    fn rounds(&self) -> usize {
+        let is_all = self.what.iter().any(|word| word == "all");
+        self.rounds.unwrap_or(if is_all { 3 } else { 2 })
+    }
+
+    /// What the names of the files end with: nothing if all was measured, so that a part of it never
+    /// takes the place of the whole.
+    fn suffix(&self) -> String {
+        let is_whole = self.what == ["all"] && self.only.is_empty() && self.query.is_none();
+        if is_whole {
+            return String::new();
+        }
+        let tried = self.query.iter().map(|_| "tried".to_owned());
+        let words = self.what.iter().chain(&self.only).cloned().chain(tried);
+        words.map(|word| format!("-{word}")).collect()
     }
 
     /// The programs to run: the floor first, ours second, then the peers.
@@ -73,11 +91,20 @@ impl Options {
         clients.sort();
         clients.splice(0..0, ["floor".to_owned(), "websockex".to_owned()]);
         if !self.only.is_empty() {
-            let is_wanted = |client: &String| {
-                let short = client.trim_start_matches("peer_");
-                self.only.iter().any(|only| only == client || only == short)
-            };
-            clients.retain(is_wanted);
+            // As crates are called, too: with hyphens.
+            let only: Vec<String> = self
+                .only
+                .iter()
+                .map(|name| name.trim_start_matches("peer_").replace('-', "_"))
+                .collect();
+            let is = |client: &str, name: &str| client.trim_start_matches("peer_") == name;
+            if let Some(name) = only
+                .iter()
+                .find(|name| !clients.iter().any(|one| is(one, name)))
+            {
+                return Err(format!("there is no client {name}").into());
+            }
+            clients.retain(|client| only.iter().any(|name| is(client, name)));
         }
         Ok(clients)
     }
@@ -106,11 +133,11 @@ fn compare() -> Result<()> {
             // Once per program, and it has to outlive nothing.
             workload.query = query.clone().leak();
         }
-        let outcome = measure(&mut runner, &workload, &clients, options.rounds);
+        let outcome = measure(&mut runner, &workload, &clients, options.rounds());
         print!("{}", outcome.table());
         outcomes.push(outcome);
     }
-    write(&outcomes)
+    write(&outcomes, &options.suffix())
 }
 
 /// All programs, because `cargo run` builds only this one.
@@ -130,7 +157,7 @@ fn choose(what: &[String]) -> Result<Vec<Workload>> {
         let before = chosen.len();
         match word.as_str() {
             "all" => chosen.extend_from_slice(workloads::ALL),
-            "growth" => chosen.extend([1, 10, 100, 1000, 10_000].map(workloads::growth)),
+            "growth" => chosen.extend(workloads::GROWTH.map(workloads::growth)),
             "idle-cost" => chosen.extend([false, true].map(workloads::busy)),
             _ => {
                 let named = workloads::ALL
@@ -147,7 +174,8 @@ fn choose(what: &[String]) -> Result<Vec<Workload>> {
 }
 
 /// Round by round, and in each of them client by client: what changes about the machine meanwhile
-/// changes for all.
+/// changes for all. Each round begins with another client, so that none is always the one that runs
+/// right after the floor.
 fn measure(runner: &mut Runner, workload: &Workload, clients: &[String], rounds: usize) -> Outcome {
     let before = load();
     let new = |client: &String| Series {
@@ -156,10 +184,11 @@ fn measure(runner: &mut Runner, workload: &Workload, clients: &[String], rounds:
     };
     let mut series: Vec<Series> = clients.iter().map(new).collect();
     for round in 0..rounds {
-        for one in &mut series {
+        for place in 0..clients.len() {
+            let one = &mut series[(round + place) % clients.len()];
             // What cannot be done once is not tried again.
             let report = match one.rounds.first() {
-                Some(Err(why)) if round > 0 => Err(why.clone()),
+                Some(Err(why)) => Err(why.clone()),
                 _ => match runner.run(&one.client, workload) {
                     Ok(report) => match report.unsupported {
                         Some(why) => Err(why),
@@ -184,13 +213,54 @@ fn load() -> String {
     text.split(' ').next().unwrap_or("?").to_owned()
 }
 
-fn write(outcomes: &[Outcome]) -> Result<()> {
+/// What was measured, and on what.
+fn setting() -> serde_json::Value {
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut models = cpus.lines().filter(|line| line.starts_with("model name"));
+    let model = models.next().and_then(|line| line.split_once(": "));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    json!({
+        "commit": said("git", &["rev-parse", "HEAD"]),
+        "has_changes": said("git", &["status", "--porcelain", "-uno"]).map(|text| !text.is_empty()),
+        "date": said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
+        "compiler": said("rustc", &["--version"]),
+        "cpu": model.map(|(_, model)| model),
+        "kernel": kernel.trim(),
+    })
+}
+
+fn write(outcomes: &[Outcome], suffix: &str) -> Result<()> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/peers");
     fs::create_dir_all(&folder)?;
+    let write = |name: String, text: String| -> Result<()> {
+        let path = folder.join(name);
+        fs::write(&path, text)?;
+        println!("written: {}", path.display());
+        Ok(())
+    };
     let results: Vec<_> = outcomes.iter().map(Outcome::json).collect();
-    let text = serde_json::to_string_pretty(&json!({ "outcomes": results }))?;
-    fs::write(folder.join("results.json"), text)?;
-    fs::write(folder.join("chart.svg"), chart::draw(outcomes))?;
-    println!("written: {}", folder.display());
+    let results = json!({ "setting": setting(), "outcomes": results });
+    write(
+        format!("results{suffix}.json"),
+        serde_json::to_string_pretty(&results)?,
+    )?;
+    let (growth, rows): (Vec<&Outcome>, Vec<&Outcome>) =
+        outcomes.iter().partition(|outcome| outcome.is_growth());
+    if !growth.is_empty() {
+        let rest = suffix.strip_prefix("-growth").unwrap_or(suffix);
+        write(format!("growth{rest}.svg"), growth::draw(&growth))?;
+    }
+    if !rows.is_empty() {
+        write(format!("chart{suffix}.svg"), chart::draw(&rows))?;
+    }
     Ok(())
 }

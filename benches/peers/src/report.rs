@@ -41,8 +41,22 @@ pub struct Report {
     pub heap_per_connection: f64,
     /// Round trips or one-way latencies.
     pub latency: Option<Percentiles>,
+    /// What the server counted; the runner adds it.
+    #[serde(default)]
+    pub granted: Granted,
     /// Why there is nothing to report.
     pub unsupported: Option<String>,
+}
+
+/// What the server granted to a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// Upgrades.
+    pub upgrades: u64,
+    /// Of them, over TLS: with a full handshake.
+    pub full: u64,
+    /// And with a session that was taken up again.
+    pub resumed: u64,
 }
 
 impl Report {

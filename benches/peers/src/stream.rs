@@ -47,7 +47,7 @@ pub struct Workload {
     pub tick: u64,
     /// `connections`: of the run.
     pub connections: usize,
-    /// `stamped=1`: a payload begins with the time it is sent.
+    /// `stamped=1`: a payload begins with the time its burst is due.
     pub stamped: bool,
     /// `deflate`: `takeover` or `fresh`; `None` is no compression.
     pub takeover: Option<bool>,

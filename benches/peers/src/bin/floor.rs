@@ -3,13 +3,15 @@
 //! The same command line as a client's, and the same report.
 //!
 //! - `receive`: one epoll, edge-triggered, and one large buffer for all sockets. It finds where each
-//!   frame ends and tallies its payload; no UTF-8, no reassembly, no callback. A read that does not
-//!   fill the buffer has drained the socket. With TLS the same behind rustls's unbuffered API. With
+//!   frame ends and tallies its payload; no UTF-8, no reassembly, no callback. Of a long frame that a
+//!   read cuts it only remembers how much is to come. A read that does not fill the buffer has drained
+//!   the socket. With TLS the same behind rustls's unbuffered API. With
 //!   permessage-deflate it is the inflater alone, on a stream that is in memory already.
 //! - `echo`: a blocking socket, or with `--spin` one that is polled, and a frame that was made before.
 //! - `send`: a frame that was made before, its key zero, as many per write as a turn sends.
 //! - `idle`: the sockets in an epoll, with TLS their sessions, and nothing else.
-//! - `handshakes`: a fixed request on a blocking socket, and the end of the answer; no check.
+//! - `handshakes`: a fixed request on a blocking socket, and the end of the answer; no check. One after
+//!   the other, so that it is a measure to compare with, and no floor.
 
 use mio::{Events, Interest, Poll, Token};
 use rustls::ClientConfig;
@@ -18,6 +20,7 @@ use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use websockex_peers::frames::{self, Header, opcode};
@@ -27,7 +30,7 @@ use websockex_peers::{
 };
 use zlib_rs::{Inflate, InflateFlush};
 
-/// The receive buffer, in bytes; half a second-level cache, and more brought nothing.
+/// The receive buffer, in bytes: little enough for a second-level cache.
 const BUFFER: usize = 256 * 1024;
 /// Room for one record that is sent.
 const RECORD: usize = 17 * 1024;
@@ -58,6 +61,61 @@ struct Link {
     partial: Vec<u8>,
 }
 
+/// Where sockets are read into.
+struct Room {
+    bytes: Vec<u8>,
+    /// Of several sockets: what one leaves is taken out of the way of the others. Otherwise it is
+    /// moved to the front and waits there.
+    is_shared: bool,
+    kept: usize,
+}
+
+impl Room {
+    fn new(size: usize, is_shared: bool) -> Self {
+        Self {
+            bytes: vec![0; size],
+            is_shared,
+            kept: 0,
+        }
+    }
+
+    /// Puts to the front what was left; returns its length.
+    fn begin(&mut self, held: &mut Vec<u8>) -> usize {
+        if !held.is_empty() {
+            self.kept = held.len();
+            self.bytes[..held.len()].copy_from_slice(held);
+            held.clear();
+        }
+        self.kept
+    }
+
+    /// Keeps what was not taken.
+    fn end(&mut self, left: Range<usize>, held: &mut Vec<u8>) {
+        if self.is_shared {
+            held.extend_from_slice(&self.bytes[left]);
+            self.kept = 0;
+        } else {
+            self.kept = left.len();
+            self.bytes.copy_within(left, 0);
+        }
+    }
+}
+
+/// Memory that one handshake after the other works in, so that none pays for zeroing it.
+struct Workshop {
+    room: Room,
+    output: Vec<u8>,
+}
+
+impl Workshop {
+    fn new() -> Self {
+        Self {
+            room: Room::new(RECORD, true),
+            output: vec![0; RECORD],
+        }
+    }
+}
+
 fn tls_config(arguments: &Arguments) -> Result<Option<Arc<ClientConfig>>> {
     match (&arguments.ca, arguments.is_tls()) {
         (Some(ca), true) => Ok(Some(tls::client_config(ca, arguments.resumption)?)),
@@ -68,7 +126,11 @@ fn tls_config(arguments: &Arguments) -> Result<Option<Arc<ClientConfig>>> {
 
 impl Link {
     /// Blocking, until the connection is upgraded.
-    fn open(arguments: &Arguments, config: Option<&Arc<ClientConfig>>) -> Result<Self> {
+    fn open(
+        arguments: &Arguments,
+        config: Option<&Arc<ClientConfig>>,
+        workshop: &mut Workshop,
+    ) -> Result<Self> {
         let socket = TcpStream::connect(arguments.address()?)?;
         socket.set_nodelay(true)?;
         let mut link = Self {
@@ -80,12 +142,11 @@ impl Link {
         if let Some(config) = config {
             let name = ServerName::try_from(arguments.host().to_owned())?;
             let mut tls = Box::new(UnbufferedClientConnection::new(Arc::clone(config), name)?);
-            link.shake_hands(&mut tls)?;
+            link.shake_hands(&mut tls, workshop)?;
             link.tls = Some(tls);
         }
         let request = upgrade::request(arguments.authority(), arguments.path(), arguments.deflate);
         link.send(request.as_bytes())?;
-        let mut buffer = vec![0; RECORD];
         loop {
             if let Some(end) = link.partial.windows(4).position(|four| four == b"\r\n\r\n") {
                 link.partial.drain(..end + 4);
@@ -93,7 +154,7 @@ impl Link {
                 return Ok(link);
             }
             let mut plain = Vec::new();
-            link.read(&mut buffer, |bytes| {
+            link.read(&mut workshop.room, |bytes| {
                 plain.extend_from_slice(bytes);
                 bytes.len()
             })?;
@@ -101,24 +162,31 @@ impl Link {
         }
     }
 
-    fn shake_hands(&mut self, tls: &mut UnbufferedClientConnection) -> Result<()> {
+    fn shake_hands(
+        &mut self,
+        tls: &mut UnbufferedClientConnection,
+        workshop: &mut Workshop,
+    ) -> Result<()> {
         let mut input: Vec<u8> = Vec::new();
-        let mut output = Vec::new();
-        let mut buffer = [0; 8192];
+        let output = &mut workshop.output;
+        let mut encoded = 0;
         loop {
             let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut input);
             let mut is_done = false;
             let mut is_hungry = false;
             match state? {
-                ConnectionState::EncodeTlsData(mut data) => encode(&mut output, |room| {
-                    data.encode(room).map_err(|error| match error {
-                        EncodeError::InsufficientSize(need) => Ok(need.required_size),
-                        other => Err(other.into()),
-                    })
-                })?,
+                ConnectionState::EncodeTlsData(mut data) => {
+                    encoded += match data.encode(&mut output[encoded..]) {
+                        Err(EncodeError::InsufficientSize(need)) => {
+                            output.resize(encoded + need.required_size, 0);
+                            data.encode(&mut output[encoded..])?
+                        }
+                        result => result?,
+                    };
+                }
                 ConnectionState::TransmitTlsData(data) => {
-                    self.socket.write_all(&output)?;
-                    output.clear();
+                    self.socket.write_all(&output[..encoded])?;
+                    encoded = 0;
                     data.done();
                 }
                 ConnectionState::BlockedHandshake => is_hungry = true,
@@ -132,11 +200,11 @@ impl Link {
                 return Ok(());
             }
             if is_hungry {
-                let length = self.socket.read(&mut buffer)?;
+                let length = self.socket.read(&mut workshop.room.bytes)?;
                 if length == 0 {
                     return Err("the server is gone".into());
                 }
-                input.extend_from_slice(&buffer[..length]);
+                input.extend_from_slice(&workshop.room.bytes[..length]);
             }
         }
     }
@@ -160,32 +228,33 @@ impl Link {
         Ok(())
     }
 
-    /// One read into `buffer`; `take` gets the plaintext, all that there is, and says how much of it
-    /// it took. Returns whether the socket may have more.
-    fn read(&mut self, buffer: &mut [u8], mut take: impl FnMut(&[u8]) -> usize) -> Result<bool> {
-        let held = match self.tls {
-            Some(_) => &mut self.records,
-            None => &mut self.partial,
-        };
-        let kept = held.len();
-        buffer[..kept].copy_from_slice(held);
-        held.clear();
-        let length = match self.socket.read(&mut buffer[kept..]) {
+    /// One read; `take` gets the plaintext, all that there is, and says how much of it it took.
+    /// Returns whether the socket may have more.
+    fn read(&mut self, room: &mut Room, mut take: impl FnMut(&[u8]) -> usize) -> Result<bool> {
+        let kept = room.begin(self.held());
+        let length = match self.socket.read(&mut room.bytes[kept..]) {
             Ok(0) => return Err("the server is gone".into()),
             Ok(length) => length,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error.into()),
         };
-        let is_full = kept + length == buffer.len();
-        let bytes = &mut buffer[..kept + length];
-        let Some(tls) = &mut self.tls else {
-            let taken = take(bytes);
-            self.partial.extend_from_slice(&bytes[taken..]);
-            return Ok(is_full);
+        let end = kept + length;
+        let bytes = &mut room.bytes[..end];
+        let taken = match &mut self.tls {
+            None => take(bytes),
+            Some(tls) => open_records(tls, bytes, &mut self.partial, &mut take)?,
         };
-        let taken = open_records(tls, bytes, &mut self.partial, &mut take)?;
-        self.records.extend_from_slice(&bytes[taken..]);
+        let is_full = end == room.bytes.len();
+        room.end(taken..end, self.held());
         Ok(is_full)
+    }
+
+    /// What came off the socket and is to be read again with what follows.
+    fn held(&mut self) -> &mut Vec<u8> {
+        match self.tls {
+            Some(_) => &mut self.records,
+            None => &mut self.partial,
+        }
     }
 }
 
@@ -223,11 +292,13 @@ fn open_records(
     }
 }
 
-/// The plaintext of one record: of a frame that began in another, only as much is copied as it needs.
+/// The plaintext of one record: of a frame that began in another, only as much is copied as [`walk`]
+/// needs to go on.
 fn take_record(partial: &mut Vec<u8>, payload: &[u8], take: &mut impl FnMut(&[u8]) -> usize) {
     let mut payload = payload;
     while !partial.is_empty() && !payload.is_empty() {
         let wanted = match Header::parse(partial) {
+            Some(header) if header.payload > SHORT => header.len + 8 - partial.len(),
             Some(header) => header.len + header.payload - partial.len(),
             None => 1,
         };
@@ -241,33 +312,9 @@ fn take_record(partial: &mut Vec<u8>, payload: &[u8], take: &mut impl FnMut(&[u8
     partial.extend_from_slice(&payload[taken..]);
 }
 
-/// Grows `output` until a step of the handshake fits.
-fn encode(
-    output: &mut Vec<u8>,
-    mut step: impl FnMut(
-        &mut [u8],
-    ) -> std::result::Result<
-        usize,
-        std::result::Result<usize, Box<dyn std::error::Error + Send + Sync>>,
-    >,
-) -> Result<()> {
-    let start = output.len();
-    output.resize(start + RECORD, 0);
-    loop {
-        match step(&mut output[start..]) {
-            Ok(length) => {
-                output.truncate(start + length);
-                return Ok(());
-            }
-            Err(Ok(needed)) => output.resize(start + needed, 0),
-            Err(Err(error)) => return Err(error),
-        }
-    }
-}
-
-/// A payload longer than this is walked over as it comes; a shorter one waits for its end, which is
-/// less work.
-const SHORT: usize = 16 * 1024 + 64;
+/// A payload longer than this is walked over as it comes, from its first eight bytes on, and nothing
+/// of it is copied; a shorter one waits for its end, which is less work.
+const SHORT: usize = 512;
 
 /// A message that is under way: in fragments, or longer than what has come of it.
 #[derive(Default)]
@@ -278,21 +325,9 @@ struct Fragments {
     /// Of the payload of a long frame, still to come, and whether the message ends with it.
     left: usize,
     is_final: bool,
-    /// Of the payload of that frame, all of it.
-    frame: usize,
 }
 
 impl Fragments {
-    /// Where in the buffer the next bytes belong, so that a long message lies there whole, as it has
-    /// to for anybody who is given it.
-    fn offset(&self) -> usize {
-        if self.left > 0 {
-            self.frame - self.left
-        } else {
-            0
-        }
-    }
-
     /// As much of a long payload as is there; returns the bytes taken.
     fn skip(&mut self, bytes: &[u8], tally: &mut Tally) -> usize {
         let length = self.left.min(bytes.len());
@@ -364,15 +399,15 @@ fn begin_long(
     }
     fragments.length += header.payload as u64;
     fragments.left = header.payload;
-    fragments.frame = header.payload;
     fragments.is_final = header.is_final();
     header.len + fragments.skip(payload, tally)
 }
 
 fn open_all(arguments: &Arguments) -> Result<Vec<Link>> {
     let config = tls_config(arguments)?;
+    let mut workshop = Workshop::new();
     (0..arguments.connections)
-        .map(|_| Link::open(arguments, config.as_ref()))
+        .map(|_| Link::open(arguments, config.as_ref(), &mut workshop))
         .collect()
 }
 
@@ -386,9 +421,10 @@ fn open_idle(arguments: &Arguments) -> Result<Vec<Link>> {
 }
 
 fn receive(arguments: &Arguments) -> Result<Report> {
+    let idle = open_idle(arguments)?;
     let mut links = open_all(arguments)?;
     // Behind the busy ones, so that these are counted from 0.
-    links.extend(open_idle(arguments)?);
+    links.extend(idle);
     let mut poll = Poll::new()?;
     for (index, link) in links.iter().enumerate() {
         link.socket.set_nonblocking(true)?;
@@ -397,7 +433,7 @@ fn receive(arguments: &Arguments) -> Result<Report> {
     let mut fragments: Vec<Fragments> = links.iter().map(|_| Fragments::default()).collect();
     let mut tally = Tally::new(arguments.messages, arguments.stamped);
     let mut events = Events::with_capacity(1024);
-    let mut buffer = vec![0; BUFFER + payload_size(arguments)];
+    let mut room = Room::new(BUFFER, arguments.connections > 1);
     let mut again: Vec<usize> = Vec::new();
     let mut turn: Vec<usize> = Vec::new();
     let mut go = Vec::new();
@@ -413,9 +449,8 @@ fn receive(arguments: &Arguments) -> Result<Report> {
             let fragments = &mut fragments[index];
             let mut has_more = true;
             for _ in 0..READS_PER_TURN {
-                let room = &mut buffer[fragments.offset()..];
                 let take = |bytes: &[u8]| walk(bytes, fragments, &mut tally);
-                has_more = links[index].read(room, take)?;
+                has_more = links[index].read(&mut room, take)?;
                 if !has_more {
                     break;
                 }
@@ -429,16 +464,6 @@ fn receive(arguments: &Arguments) -> Result<Report> {
     Ok(Report::new(NAME, arguments, &usage, &tally))
 }
 
-/// The size of the payloads, if the query says it.
-fn payload_size(arguments: &Arguments) -> usize {
-    let (_, value) = arguments.url.split_once("size=").unwrap_or_default();
-    value
-        .split('&')
-        .next()
-        .and_then(|size| size.parse().ok())
-        .unwrap_or(0)
-}
-
 fn register(poll: &Poll, link: &Link, index: usize) -> Result<()> {
     use std::os::fd::AsRawFd;
     let descriptor = link.socket.as_raw_fd();
@@ -450,7 +475,7 @@ fn register(poll: &Poll, link: &Link, index: usize) -> Result<()> {
 
 /// Takes the stream to memory first, and then inflates it: no socket, no frames in the measurement.
 fn inflate(arguments: &Arguments) -> Result<Report> {
-    let mut link = Link::open(arguments, None)?;
+    let mut link = Link::open(arguments, None, &mut Workshop::new())?;
     // The answer says whether the window outlives a message; so does the query.
     let is_fresh = arguments.url.contains("deflate=fresh");
     let mut go = Vec::new();
@@ -497,7 +522,7 @@ fn inflate(arguments: &Arguments) -> Result<Report> {
 
 fn echo(arguments: &Arguments) -> Result<Report> {
     let config = tls_config(arguments)?;
-    let mut link = Link::open(arguments, config.as_ref())?;
+    let mut link = Link::open(arguments, config.as_ref(), &mut Workshop::new())?;
     link.socket.set_nonblocking(arguments.spin)?;
     let payload = arguments.payload();
     let mut frame = Vec::new();
@@ -509,7 +534,7 @@ fn echo(arguments: &Arguments) -> Result<Report> {
     );
     let mut tally = Tally::new(arguments.messages, false);
     tally.latencies.reserve(arguments.messages);
-    let mut buffer = vec![0; RECORD.max(arguments.size * 2)];
+    let mut room = Room::new(RECORD.max(arguments.size * 2), false);
     let mut fragments = Fragments::default();
     let meter = Meter::start();
     while !tally.is_complete() {
@@ -517,7 +542,7 @@ fn echo(arguments: &Arguments) -> Result<Report> {
         link.send(&frame)?;
         let wanted = tally.messages + 1;
         while tally.messages < wanted {
-            link.read(&mut buffer, |bytes| walk(bytes, &mut fragments, &mut tally))?;
+            link.read(&mut room, |bytes| walk(bytes, &mut fragments, &mut tally))?;
         }
         tally.latencies.push(sent.elapsed().as_nanos() as u64);
     }
@@ -527,7 +552,7 @@ fn echo(arguments: &Arguments) -> Result<Report> {
 
 fn send(arguments: &Arguments) -> Result<Report> {
     let config = tls_config(arguments)?;
-    let mut link = Link::open(arguments, config.as_ref())?;
+    let mut link = Link::open(arguments, config.as_ref(), &mut Workshop::new())?;
     let kind = if arguments.binary {
         opcode::BINARY
     } else {
@@ -549,9 +574,9 @@ fn send(arguments: &Arguments) -> Result<Report> {
         left -= messages;
     }
     let mut answer = String::new();
-    let mut buffer = vec![0; RECORD];
+    let mut room = Room::new(RECORD, false);
     while answer.is_empty() {
-        link.read(&mut buffer, |bytes| match Header::parse(bytes) {
+        link.read(&mut room, |bytes| match Header::parse(bytes) {
             Some(header) if bytes.len() == header.len + header.payload => {
                 answer = String::from_utf8_lossy(&bytes[header.len..]).into_owned();
                 bytes.len()
@@ -567,11 +592,12 @@ fn send(arguments: &Arguments) -> Result<Report> {
 fn idle(arguments: &Arguments) -> Result<Report> {
     let config = tls_config(arguments)?;
     let poll = Poll::new()?;
-    let mut links = vec![Link::open(arguments, config.as_ref())?];
+    let mut workshop = Workshop::new();
+    let mut links = vec![Link::open(arguments, config.as_ref(), &mut workshop)?];
     register(&poll, &links[0], 0)?;
     let before = (resident(), live_heap());
     for index in 0..arguments.connections {
-        let link = Link::open(arguments, config.as_ref())?;
+        let link = Link::open(arguments, config.as_ref(), &mut workshop)?;
         register(&poll, &link, index + 1)?;
         links.push(link);
     }
@@ -582,11 +608,12 @@ fn idle(arguments: &Arguments) -> Result<Report> {
 
 fn handshakes(arguments: &Arguments) -> Result<Report> {
     let config = tls_config(arguments)?;
+    let mut workshop = Workshop::new();
     // The first has more to do than the others: a session to resume, code to be paged in.
-    close(Link::open(arguments, config.as_ref())?)?;
+    close(Link::open(arguments, config.as_ref(), &mut workshop)?)?;
     let meter = Meter::start();
     for _ in 0..arguments.messages {
-        close(Link::open(arguments, config.as_ref())?)?;
+        close(Link::open(arguments, config.as_ref(), &mut workshop)?)?;
     }
     let usage: Usage = meter.stop();
     let mut tally = Tally::new(0, false);

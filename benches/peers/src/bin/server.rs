@@ -4,24 +4,26 @@
 //!
 //! - `/receive`: waits for the text `go` on one connection of the run, then sends to all of them. See
 //!   [`websockex_peers::stream::Workload`] for the query; `run` tells runs from each other. With TLS the
-//!   whole stream is sealed beforehand. When all is sent, it prints what was: one line of JSON.
+//!   whole stream is sealed beforehand.
 //! - `/echo`: sends back every message.
 //! - `/send`: takes `count` messages, and answers with a text, their number and checksum.
 //! - `/idle`: does nothing.
 //!
 //! With `spin=1` the server polls without blocking as long as that connection is there.
 //!
-//! Prints `listening WS WSS`, the two ports, and runs until its standard input ends.
+//! Prints `listening WS WSS`, the two ports, and runs until its standard input ends. A line with the
+//! number of a run on its input is answered with one line of JSON: the upgrades granted to the run, of
+//! how many the TLS handshake was full or resumed, and messages and checksum of what was sent.
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use rustls::ServerConnection;
+use rustls::{HandshakeKind, ServerConnection};
 use serde_json::json;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use websockex_peers::frames::{self, Header, opcode};
 use websockex_peers::latency::{self, STAMP_LEN};
 use websockex_peers::stream::{Frames, Workload};
@@ -109,6 +111,16 @@ struct Feed {
     at: usize,
 }
 
+/// What there is to say of a run when it is over.
+#[derive(Debug, Default)]
+struct Record {
+    upgrades: u64,
+    full: u64,
+    resumed: u64,
+    messages: u64,
+    checksum: u64,
+}
+
 struct Run {
     workload: Workload,
     frames: Frames,
@@ -118,7 +130,10 @@ struct Run {
     checksum: u64,
     /// The member whose turn it is.
     cursor: usize,
-    due: Instant,
+    /// When the next burst is to be sent, by the clock of the stamps.
+    due: u64,
+    /// When the last one was over.
+    ended: u64,
     reported: bool,
 }
 
@@ -129,6 +144,7 @@ struct Server {
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
     runs: HashMap<u64, Run>,
+    records: HashMap<u64, Record>,
     active: Vec<u64>,
     spinning: usize,
     buffer: Vec<u8>,
@@ -155,6 +171,7 @@ impl Server {
             connections: Vec::new(),
             free: Vec::new(),
             runs: HashMap::new(),
+            records: HashMap::new(),
             active: Vec::new(),
             spinning: 0,
             buffer: vec![0; READ_BUFFER],
@@ -179,9 +196,12 @@ impl Server {
                     WS => self.accept(0)?,
                     WSS => self.accept(1)?,
                     INPUT => {
-                        if io::stdin().read(&mut [0; 64])? == 0 {
+                        // The runner waits for an answer before it asks again: one line at most.
+                        let mut line = String::new();
+                        if io::stdin().read_line(&mut line)? == 0 {
                             return Ok(());
                         }
+                        self.tell(line.trim().parse()?);
                     }
                     Token(index) => self.handle_event(index, event.is_writable()),
                 }
@@ -190,6 +210,29 @@ impl Server {
                 self.feed(run);
             }
         }
+    }
+
+    /// Says what a run was, and forgets it.
+    fn tell(&mut self, run: u64) {
+        let record = self.records.remove(&run).unwrap_or_default();
+        let Record {
+            upgrades,
+            full,
+            resumed,
+            messages,
+            checksum,
+        } = record;
+        println!(
+            "{}",
+            json!({
+                "run": run,
+                "upgrades": upgrades,
+                "full": full,
+                "resumed": resumed,
+                "messages": messages,
+                "checksum": format!("{checksum:016x}"),
+            })
+        );
     }
 
     /// Is there a connection that could be written to, now or at a time that is kept by spinning?
@@ -241,7 +284,7 @@ impl Server {
                 written: 0,
                 blocked: false,
                 closing: false,
-            spins: false,
+                spins: false,
                 feed: Feed::default(),
             });
         }
@@ -383,6 +426,14 @@ impl Server {
         let mut extension = None;
         connection.spins = request.query("spin") == Some("1");
         self.spinning += usize::from(connection.spins);
+        let run: u64 = request.query("run").unwrap_or("0").parse()?;
+        let record = self.records.entry(run).or_default();
+        record.upgrades += 1;
+        match connection.tls.as_ref().and_then(|tls| tls.handshake_kind()) {
+            Some(HandshakeKind::Resumed) => record.resumed += 1,
+            Some(_) => record.full += 1,
+            None => {}
+        }
         let path = request.target.split('?').next().unwrap_or("");
         connection.role = match path {
             "/echo" => Role::Echo,
@@ -392,7 +443,6 @@ impl Server {
             }),
             "/receive" => {
                 let workload = Workload::of(request).ok_or("the query is wrong")?;
-                let run: u64 = request.query("run").ok_or("run?")?.parse()?;
                 extension = match (request.deflate, workload.takeover) {
                     (true, Some(true)) => Some("permessage-deflate"),
                     (true, Some(false)) => Some("permessage-deflate; server_no_context_takeover"),
@@ -407,7 +457,8 @@ impl Server {
                     messages: 0,
                     checksum: 0,
                     cursor: 0,
-                    due: Instant::now(),
+                    due: 0,
+                    ended: 0,
                     reported: false,
                 });
                 entry.members.push(index);
@@ -469,7 +520,7 @@ impl Server {
                 one.seal(&run.workload, &run.frames)?;
             }
         }
-        run.due = Instant::now();
+        run.due = monotonic_ns();
         self.active.push(id);
         Ok(())
     }
@@ -479,17 +530,8 @@ impl Server {
         let Some(run) = self.runs.get_mut(&id) else {
             return;
         };
-        let mut budget = match run.workload.rate {
-            0 => run.members.len().max(CHUNKS_PER_TURN),
-            rate => {
-                if Instant::now() < run.due {
-                    return;
-                }
-                let tick = Duration::from_micros(run.workload.tick);
-                run.due += tick;
-                let messages = rate as f64 * tick.as_secs_f64();
-                (messages / run.workload.burst as f64).round().max(1.0) as usize
-            }
+        let Some((due, mut budget)) = run.next_burst() else {
+            return;
         };
         let mut idle = 0;
         while budget > 0 && idle < run.members.len() {
@@ -499,7 +541,7 @@ impl Server {
                 continue;
             };
             // An error shows at the next read, too.
-            match one.feed_one(&run.workload, &run.frames) {
+            match one.feed_one(&run.workload, &run.frames, due) {
                 Ok((messages, checksum)) if messages > 0 => {
                     run.messages += messages;
                     run.checksum = run.checksum.wrapping_add(checksum);
@@ -509,13 +551,11 @@ impl Server {
                 _ => idle += 1,
             }
         }
+        run.ended = monotonic_ns();
         if run.messages == run.workload.count * run.members.len() as u64 && !run.reported {
             run.reported = true;
-            let checksum = format!("{:016x}", run.checksum);
-            println!(
-                "{}",
-                json!({ "run": id, "messages": run.messages, "checksum": checksum })
-            );
+            let record = self.records.entry(id).or_default();
+            (record.messages, record.checksum) = (run.messages, run.checksum);
         }
         let is_written = |&member: &usize| {
             let connection = &self.connections[member];
@@ -524,6 +564,33 @@ impl Server {
         if run.reported && run.members.iter().all(is_written) {
             self.active.retain(|&active| active != id);
         }
+    }
+}
+
+impl Run {
+    /// If it is time for one: since when it is due, and the number of chunks in it.
+    ///
+    /// What is late because the burst before took until then counts from when it was due: that is the
+    /// client's doing, as well. What is late although the server did nothing but wait is the machine's,
+    /// which gave the core to somebody else; it counts from now, and so do the following.
+    fn next_burst(&mut self) -> Option<(u64, usize)> {
+        let now = monotonic_ns();
+        let rate = self.workload.rate;
+        if rate == 0 {
+            return Some((now, self.members.len().max(CHUNKS_PER_TURN)));
+        }
+        if now < self.due {
+            return None;
+        }
+        let due = match self.ended > self.due {
+            true => self.due,
+            false => now,
+        };
+        let tick = Duration::from_micros(self.workload.tick);
+        self.due = due + tick.as_nanos() as u64;
+        let messages = rate as f64 * tick.as_secs_f64();
+        let chunks = (messages / self.workload.burst as f64).round().max(1.0);
+        Some((due, chunks as usize))
     }
 }
 
@@ -613,8 +680,8 @@ impl Connection {
     }
 
     /// Writes what is left of the last chunk, or the next; how many messages it begins, and their
-    /// checksum.
-    fn feed_one(&mut self, workload: &Workload, frames: &Frames) -> Result<(u64, u64)> {
+    /// checksum. `due` is what a stamp says.
+    fn feed_one(&mut self, workload: &Workload, frames: &Frames, due: u64) -> Result<(u64, u64)> {
         if self.blocked || !self.output.is_empty() {
             return Ok((0, 0));
         }
@@ -638,7 +705,7 @@ impl Connection {
         self.feed.from = self.feed.index;
         self.feed.index += chunk.messages;
         if workload.stamped {
-            return self.feed_stamped(chunk.bytes);
+            return self.feed_stamped(chunk.bytes, due);
         }
         self.feed.rest = chunk.bytes.len();
         self.write_rest(chunk.bytes)?;
@@ -671,8 +738,9 @@ impl Connection {
         }
     }
 
-    /// A copy of one frame with a payload of less than 64 KiB, with the time it is now.
-    fn feed_stamped(&mut self, frame: &[u8]) -> Result<(u64, u64)> {
+    /// A copy of one frame with a payload of less than 64 KiB, with the time it was due: that of its
+    /// burst, so that a client that holds the server up while it writes the burst waits for itself.
+    fn feed_stamped(&mut self, frame: &[u8], due: u64) -> Result<(u64, u64)> {
         let header = Header::parse(frame).ok_or("a frame")?;
         let start = self.output.len();
         self.output.extend_from_slice(frame);
@@ -680,7 +748,7 @@ impl Connection {
         if payload.len() < STAMP_LEN {
             return Err("too small for a stamp".into());
         }
-        latency::write_stamp(payload, monotonic_ns());
+        latency::write_stamp(payload, due);
         let sum = checksum(payload);
         self.flush()?;
         Ok((1, sum))

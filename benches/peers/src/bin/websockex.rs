@@ -102,6 +102,13 @@ impl Handler for Receiver {
 }
 
 fn receive(reactor: &mut Reactor, arguments: &Arguments) -> Result<Report> {
+    if arguments.idle > 0 {
+        let idle = Arguments {
+            url: arguments.idle_url(),
+            ..arguments.clone()
+        };
+        open(reactor, &idle, idle.idle, |opened| Idle { opened })?;
+    }
     let tally = Rc::new(RefCell::new(Tally::new(
         arguments.messages,
         arguments.stamped,

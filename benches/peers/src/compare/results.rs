@@ -96,6 +96,26 @@ impl Outcome {
         why.cloned().unwrap_or_default()
     }
 
+    /// One point of the curve over the number of connections?
+    pub(crate) fn is_growth(&self) -> bool {
+        let mut rows = self.workload.rows.iter();
+        rows.any(|row| row.id.starts_with("growth"))
+    }
+
+    /// Of the handshakes of a client, by the server's count, the part that took a session up again.
+    /// `None` where none should.
+    fn resumed_share(&self, series: &Series) -> Option<f64> {
+        if !self.workload.is_resumed() {
+            return None;
+        }
+        let reports = series.rounds.iter().flatten();
+        let (resumed, all) = reports.fold((0, 0), |(resumed, all), report| {
+            let granted = report.granted;
+            (resumed + granted.resumed, all + granted.upgrades)
+        });
+        (all > 0).then(|| resumed as f64 / all as f64)
+    }
+
     /// A few lines for people.
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
@@ -127,6 +147,9 @@ impl Outcome {
                     let Spread { median, min, max } = ratio;
                     let _ = write!(text, "   {median:.3} x floor  ({min:.3} to {max:.3})");
                 }
+                if let Some(share) = self.resumed_share(series) {
+                    let _ = write!(text, "   {:.1} % resumed", share * 100.0);
+                }
                 let failed = series.rounds.iter().filter(|round| round.is_err()).count();
                 if failed > 0 {
                     let _ = write!(text, "   {failed} failed: {}", Self::why(series));
@@ -146,6 +169,7 @@ impl Outcome {
                     "client": series.client,
                     "value": value.map(Spread::json),
                     "ratio": ratio.map(Spread::json),
+                    "resumed_share": self.resumed_share(series),
                     "why_not": Self::why(series),
                 })
             });

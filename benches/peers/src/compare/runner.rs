@@ -1,19 +1,19 @@
 //! Runs a client against the server, and checks what it reports.
 
 use super::workloads::Workload;
-use std::io::{BufRead, BufReader, Read};
+use serde::Deserialize;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
-use websockex_peers::{Arguments, Mode, Report, Result, checksum, tls};
+use std::time::Duration;
+use websockex_peers::{Arguments, Granted, Mode, Report, Result, checksum, tls};
 
 /// A client that takes longer is ended.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// What the server has to say comes at once.
 const SERVER_PATIENCE: Duration = Duration::from_secs(10);
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The core of the server, and that of the client.
 const SERVER_CPU: &str = "0";
 const CLIENT_CPU: &str = "1";
@@ -23,9 +23,20 @@ pub(crate) struct Runner {
     programs: PathBuf,
     folder: PathBuf,
     server: Child,
+    questions: Option<ChildStdin>,
     lines: Receiver<String>,
     ports: (u16, u16),
     runs: u64,
+}
+
+/// What the server says of a run.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    run: u64,
+    messages: u64,
+    checksum: String,
+    #[serde(flatten)]
+    granted: Granted,
 }
 
 impl Runner {
@@ -59,17 +70,19 @@ impl Runner {
             _ => return Err(format!("the server says {line}").into()),
         };
         let programs = programs.to_owned();
+        let questions = server.stdin.take();
         Ok(Self {
             programs,
             folder,
             server,
+            questions,
             lines,
             ports,
             runs: 0,
         })
     }
 
-    /// One run. Its report is checked: all messages, and the right ones.
+    /// One run. Its report is checked: all messages, and the right ones, and all connections.
     pub(crate) fn run(&mut self, client: &str, workload: &Workload) -> Result<Report> {
         self.runs += 1;
         let mut command = Command::new(self.programs.join(client));
@@ -82,9 +95,12 @@ impl Runner {
         if workload.tls {
             command.arg("--ca").arg(self.folder.join(tls::CA_FILE));
         }
-        let report = collect(command.stdout(Stdio::piped()).spawn()?)?;
+        let mut report = collect(command.stdout(Stdio::piped()).spawn()?)?;
         if report.unsupported.is_none() {
-            self.check(&report, workload)?;
+            let answer = self.ask()?;
+            report.granted = answer.granted;
+            check_messages(&report, workload, &answer)?;
+            check_connections(workload, answer.granted)?;
         }
         Ok(report)
     }
@@ -101,74 +117,103 @@ impl Runner {
                 let count = messages / connections as u64;
                 format!("receive?run={run}&connections={connections}&count={count}&{query}")
             }
-            Mode::Echo => format!("echo?{query}"),
-            Mode::Send => format!("send?count={messages}&{query}"),
-            Mode::Idle | Mode::Handshakes => "idle".to_owned(),
+            Mode::Echo => format!("echo?run={run}&{query}"),
+            Mode::Send => format!("send?run={run}&count={messages}&{query}"),
+            Mode::Idle | Mode::Handshakes => format!("idle?run={run}"),
         };
         format!("{scheme}:{port}/{target}")
     }
 
-    fn check(&self, report: &Report, workload: &Workload) -> Result<()> {
-        let (messages, sum) = match workload.mode {
-            Mode::Idle => return Ok(()),
-            Mode::Handshakes => (workload.messages, report.checksum.clone()),
-            Mode::Echo | Mode::Send => {
-                let sum = checksum(Arguments::payload_of(workload.size()).as_bytes());
-                let sum = sum.wrapping_mul(workload.messages);
-                (workload.messages, format!("{sum:016x}"))
-            }
-            Mode::Receive => loop {
-                let line = self.lines.recv_timeout(SERVER_PATIENCE)?;
-                let said: serde_json::Value = serde_json::from_str(&line)?;
-                // Of a run that was given up there may still be a line.
-                if said["run"].as_u64() == Some(self.runs) {
-                    let sum = said["checksum"].as_str().unwrap_or("").to_owned();
-                    break (said["messages"].as_u64().unwrap_or(0), sum);
-                }
-            },
-        };
-        if (report.messages, report.checksum.as_str()) == (messages, sum.as_str()) {
-            return Ok(());
+    /// What the server has to say of the run that has just ended.
+    fn ask(&mut self) -> Result<Answer> {
+        let questions = self.questions.as_mut().ok_or("the server is gone")?;
+        writeln!(questions, "{}", self.runs)?;
+        let answer: Answer = serde_json::from_str(&self.lines.recv_timeout(SERVER_PATIENCE)?)?;
+        match answer.run == self.runs {
+            true => Ok(answer),
+            false => Err("the server speaks of another run".into()),
         }
-        let (has, has_sum) = (report.messages, &report.checksum);
-        Err(format!("{has} messages with {has_sum}, and not {messages} with {sum}").into())
     }
+}
+
+fn check_messages(report: &Report, workload: &Workload, answer: &Answer) -> Result<()> {
+    let (messages, sum) = match workload.mode {
+        Mode::Idle => return Ok(()),
+        Mode::Handshakes => (workload.messages, report.checksum.clone()),
+        Mode::Echo | Mode::Send => {
+            let sum = checksum(Arguments::payload_of(workload.size()).as_bytes());
+            let sum = sum.wrapping_mul(workload.messages);
+            (workload.messages, format!("{sum:016x}"))
+        }
+        Mode::Receive => (answer.messages, answer.checksum.clone()),
+    };
+    if (report.messages, report.checksum.as_str()) == (messages, sum.as_str()) {
+        return Ok(());
+    }
+    let (has, has_sum) = (report.messages, &report.checksum);
+    Err(format!("{has} messages with {has_sum}, and not {messages} with {sum}").into())
+}
+
+/// Were all connections there that the figures are divided by, and of the kind that was asked for?
+fn check_connections(workload: &Workload, granted: Granted) -> Result<()> {
+    let Granted {
+        upgrades,
+        full,
+        resumed,
+    } = granted;
+    let connections = workload.connections as u64;
+    let (least, most) = match workload.mode {
+        Mode::Receive => {
+            let all = connections + workload.idle();
+            (all, all)
+        }
+        Mode::Echo | Mode::Send => (1, 1),
+        Mode::Idle => (connections + 1, connections + 1),
+        // With or without one before the meter starts.
+        Mode::Handshakes => (workload.messages, workload.messages + 1),
+    };
+    if !(least..=most).contains(&upgrades) {
+        return Err(format!("the server granted {upgrades} upgrades, not {least}").into());
+    }
+    if workload.tls && full + resumed != upgrades {
+        return Err(format!("{full} full and {resumed} resumed of {upgrades} handshakes").into());
+    }
+    if workload.mode == Mode::Handshakes && !workload.is_resumed() && resumed > 0 {
+        return Err(format!("{resumed} handshakes were resumed, and all should be full").into());
+    }
+    Ok(())
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        // The end of its input is the end of the server.
-        drop(self.server.stdin.take());
-        let deadline = Instant::now() + SERVER_PATIENCE;
-        while Instant::now() < deadline && matches!(self.server.try_wait(), Ok(None)) {
-            thread::sleep(POLL_INTERVAL);
-        }
+        // The end of its input is the end of the server, and that of its lines.
+        drop(self.questions.take());
+        while self.lines.recv_timeout(SERVER_PATIENCE).is_ok() {}
         let _ = self.server.kill();
         let _ = self.server.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Waits for a client, and reads its last line.
+/// Waits for a client, and reads its last line. Nothing of the runner wakes up meanwhile: there are no
+/// more than the two cores that are measured.
 fn collect(mut client: Child) -> Result<Report> {
     let mut output = client.stdout.take().ok_or("the client has no output")?;
-    let reader = thread::spawn(move || {
+    let (sender, ended) = channel();
+    thread::spawn(move || {
         let mut text = String::new();
-        output.read_to_string(&mut text).map(|_| text)
+        // Nobody waits for it any more if the client took too long.
+        let _ = sender.send(output.read_to_string(&mut text).map(|_| text));
     });
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = client.try_wait()? {
-            break status;
-        }
-        if Instant::now() > deadline {
+    let text = match ended.recv_timeout(PATIENCE) {
+        Err(RecvTimeoutError::Timeout) => {
             client.kill()?;
             client.wait()?;
             return Err("it took too long".into());
         }
-        thread::sleep(POLL_INTERVAL);
+        text => text??,
     };
-    let text = reader.join().map_err(|_| "the reader panicked")??;
+    let status = client.wait()?;
     if !status.success() {
         return Err(format!("it ended with {status}").into());
     }

@@ -1,5 +1,6 @@
 //! The workloads of the table, with what they have to reach.
 
+use std::str::FromStr;
 use websockex_peers::Mode;
 
 /// What of a report is compared.
@@ -108,19 +109,20 @@ const fn other(
     }
 }
 
-/// All of them. The counts of messages make a run of a fast client last about a second.
+/// All of them. The counts of messages make a run of a fast client last about half a second, and two
+/// rounds of ten clients less than a minute.
 pub(crate) const ALL: &[Workload] = &[
     receive(
         false,
         1,
-        20_000_000,
+        10_000_000,
         "burst=0",
         &[cpu("R1", "text 128 B, blasted", 1.4)],
     ),
     receive(
         false,
         1000,
-        400_000,
+        300_000,
         "rate=200000&tick=5000",
         &[
             cpu("R2", "text 128 B, 1,000 connections", 1.1),
@@ -149,7 +151,7 @@ pub(crate) const ALL: &[Workload] = &[
     receive(
         false,
         1,
-        4000,
+        2000,
         "payload=multibyte&size=1048576&burst=0",
         &[cpu("R4m", "text 1 MiB, multi-byte", 1.25)],
     ),
@@ -242,13 +244,14 @@ pub(crate) const ALL: &[Workload] = &[
             )],
         )
     },
+    // 200 bursts, each to the next 100 connections.
     Workload {
         arguments: &["--stamped"],
         ..receive(
             false,
             500,
             20_000,
-            "rate=10000&tick=50000&stamped=1",
+            "rate=10000&tick=10000&stamped=1",
             &[
                 row(
                     "L2",
@@ -397,36 +400,59 @@ impl Workload {
 
     /// The size of a payload that the client makes.
     pub(crate) fn size(&self) -> usize {
-        let mut words = self.arguments.iter().skip_while(|word| **word != "--size");
-        words
-            .nth(1)
-            .and_then(|size| size.parse().ok())
-            .unwrap_or(128)
+        self.number("--size").unwrap_or(128)
+    }
+
+    /// Connections beside the others that get nothing.
+    pub(crate) fn idle(&self) -> u64 {
+        self.number("--idle").unwrap_or(0)
+    }
+
+    /// Are TLS sessions to be taken up again?
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.arguments.contains(&"--resumption")
+    }
+
+    /// The value of an argument.
+    fn number<N: FromStr>(&self, name: &str) -> Option<N> {
+        let mut words = self.arguments.iter().skip_while(|word| **word != name);
+        words.nth(1)?.parse().ok()
     }
 }
 
-const GROWTH: &[Row] = &[cpu(
-    "growth",
-    "text 128 B, 100,000 messages per second",
+/// Of [`growth`], each with its row.
+pub(crate) const GROWTH: [(usize, &[Row]); 5] = {
+    const fn point(id: &'static str) -> [Row; 1] {
+        [cpu(id, "text 128 B, 100,000 messages per second", f64::NAN)]
+    }
+    [
+        (1, &const { point("growth 1") }),
+        (10, &const { point("growth 10") }),
+        (100, &const { point("growth 100") }),
+        (1000, &const { point("growth 1000") }),
+        (10_000, &const { point("growth 10000") }),
+    ]
+};
+const BUSY: &[Row] = &[cpu("busy", "text 128 B, 16 per write, alone", f64::NAN)];
+const BUSY_BESIDE: &[Row] = &[cpu(
+    "busy+idle",
+    "text 128 B, 16 per write, beside 10,000 idle",
     f64::NAN,
 )];
-const BUSY: &[Row] = &[cpu("busy", "text 128 B, 16 per write", f64::NAN)];
 
 /// CPU per message over the number of connections, at one total rate.
-pub(crate) fn growth(connections: usize) -> Workload {
-    receive(
-        false,
-        connections,
-        200_000,
-        "rate=100000&tick=10000",
-        GROWTH,
-    )
+pub(crate) fn growth((connections, rows): (usize, &'static [Row])) -> Workload {
+    receive(false, connections, 200_000, "rate=100000&tick=10000", rows)
 }
 
 /// One busy connection; `--idle` says how many others there are.
 pub(crate) fn busy(idle: bool) -> Workload {
+    let (arguments, rows): (&[&str], _) = match idle {
+        true => (&["--idle", "10000"], BUSY_BESIDE),
+        false => (&[], BUSY),
+    };
     Workload {
-        arguments: if idle { &["--idle", "10000"] } else { &[] },
-        ..receive(false, 1, 3_000_000, "burst=16", BUSY)
+        arguments,
+        ..receive(false, 1, 3_000_000, "burst=16", rows)
     }
 }
