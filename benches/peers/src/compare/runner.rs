@@ -128,10 +128,13 @@ impl Runner {
     fn ask(&mut self) -> Result<Answer> {
         let questions = self.questions.as_mut().ok_or("the server is gone")?;
         writeln!(questions, "{}", self.runs)?;
-        let answer: Answer = serde_json::from_str(&self.lines.recv_timeout(SERVER_PATIENCE)?)?;
-        match answer.run == self.runs {
-            true => Ok(answer),
-            false => Err("the server speaks of another run".into()),
+        loop {
+            let line = self.lines.recv_timeout(SERVER_PATIENCE)?;
+            let answer: Answer = serde_json::from_str(&line)?;
+            // One may have come too late, when the question was given up.
+            if answer.run == self.runs {
+                return Ok(answer);
+            }
         }
     }
 }
