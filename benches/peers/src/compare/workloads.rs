@@ -347,7 +347,7 @@ pub(crate) const ALL: &[Workload] = &[
     other(
         Mode::Handshakes,
         true,
-        2000,
+        1500,
         &["--in-flight", "16"],
         &[
             row(
@@ -367,7 +367,7 @@ pub(crate) const ALL: &[Workload] = &[
     other(
         Mode::Handshakes,
         true,
-        3000,
+        2000,
         &["--in-flight", "16", "--resumption"],
         &[
             row(
