@@ -81,10 +81,12 @@ impl Assembly {
     }
 
     /// Forgets a message that was handed out, for another one in its place. False if there is none, or
-    /// something has to be returned.
+    /// something has to be returned: an inflater, or the memory of a large message.
     #[inline(always)]
     pub(super) fn begin_anew(&mut self) -> bool {
-        let can = self.delivered && self.inflater.is_none();
+        let can = self.delivered
+            && self.inflater.is_none()
+            && self.message.capacity() <= MAX_RETAINED_BUFFER;
         if can {
             self.clear();
         }

@@ -390,13 +390,14 @@ impl Connection {
         self.handle_link_error(shared);
     }
 
-    /// Is it open, with nothing sent in this turn and nobody waiting for what was sent before? So are
-    /// most, after a message.
+    /// Is it open, with nothing sent in this turn and nobody waiting for what was sent before, be it to
+    /// know that a pong has left? So are most, after a message.
     #[inline]
     fn is_silent(&self, shared: &Shared) -> bool {
         self.core.session.life.stage == Stage::Open
             && shared.turn.frames.is_empty()
             && !self.awaits_room()
+            && self.core.session.life.may_pong()
             && self.unwritten.is_none()
     }
 

@@ -216,6 +216,10 @@ impl Life {
             self.aside().note(&waiting, Err(error));
             self.note_drop(output, opcode, length, error);
         }
+        if self.waiting_bytes() > 0 {
+            // What waits for its pace counts for the high-water mark from here on.
+            self.handle_queued(output, self.queued);
+        }
         self.tidy();
     }
 

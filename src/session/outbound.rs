@@ -595,7 +595,7 @@ impl Life {
     }
 
     /// May a pong go into the queue?
-    pub(super) fn may_pong(&self) -> bool {
+    pub(crate) fn may_pong(&self) -> bool {
         let pong = self.pong.as_ref();
         pong.is_none_or(|pong| pong.underway.is_none())
     }

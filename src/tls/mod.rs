@@ -29,10 +29,10 @@ use std::sync::Arc;
 /// The default trusts the certificate authorities of Mozilla's list (webpki-roots) and verifies the
 /// peer's certificate and name.
 ///
-/// The session cache takes memory as sessions come: up to 256 TLS 1.3 tickets of a server, of which each
-/// serves one connection and the newest goes first; one TLS 1.2 session of a server; and 8,192 servers
-/// and tickets in all. A ticket costs some 0.5 KiB and the server's certificates, which rustls keeps with
-/// each: a few KiB of a public authority's.
+/// The session cache takes memory as sessions come: TLS 1.3 tickets of a server, four for each handshake
+/// and up to 128, of which each serves one connection and the newest goes first; one TLS 1.2 session of a
+/// server; and 4,096 servers and tickets in all. A ticket costs some 0.5 KiB and the server's certificates,
+/// which rustls keeps with each: a few KiB of a public authority's.
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
     config: Arc<ClientConfig>,

@@ -14,9 +14,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// TLS 1.3 tickets kept of one server: as many as connections to one host are on their way at a time by
 /// the default [`Admission`](crate::Admission), and every one of them that opens brings new ones. More
-/// would only be memory: about 0.3 KiB each, with the ticket's own bytes and those of the server's
-/// certificates on top, which rustls keeps with every ticket (some 3 KiB of a public server).
+/// would only be memory: some 0.5 KiB each, and the server's certificates on top, which rustls keeps with
+/// every ticket (some 3 KiB of a public server).
 const TICKETS_PER_SERVER: usize = 128;
+
+/// So many are kept whatever comes, and so many more for each handshake: a server may send any number, of
+/// any size that fits into a handshake message, on its only connection. Two are usual.
+const TICKETS_AT_FIRST: usize = 4;
+const TICKETS_PER_HANDSHAKE: usize = 4;
 
 /// Servers and tickets kept in all: thousands of servers with one or two tickets each (pitfall 39), or
 /// some thirty with as many as are allowed. Memory is taken as they come.
@@ -52,7 +57,7 @@ impl fmt::Debug for SessionStore {
 
 impl ClientSessionStore for SessionStore {
     fn set_kx_hint(&self, name: ServerName<'static>, group: NamedGroup) {
-        self.sessions().server(name, now()).group = Some(group);
+        self.sessions().note_handshake(name, group, now());
     }
 
     fn kx_hint(&self, name: &ServerName<'_>) -> Option<NamedGroup> {
@@ -104,6 +109,8 @@ struct Server<T, S> {
     session: Option<S>,
     /// Oldest first, with the second in which they came.
     tickets: VecDeque<(u64, T)>,
+    /// How many of them are kept.
+    allowed: usize,
     /// The value of [`Sessions::heard`] when it was heard of last.
     heard: u64,
 }
@@ -128,10 +135,18 @@ impl<T, S> Sessions<T, S> {
             group: None,
             session: None,
             tickets: VecDeque::new(),
+            allowed: TICKETS_AT_FIRST,
             heard: 0,
         });
         server.heard = self.heard;
         server
+    }
+
+    /// rustls says once in each TLS 1.3 handshake which group was chosen.
+    fn note_handshake(&mut self, name: ServerName<'static>, group: NamedGroup, now: u64) {
+        let server = self.server(name, now);
+        server.group = Some(group);
+        server.allowed = TICKETS_PER_SERVER.min(server.allowed + TICKETS_PER_HANDSHAKE);
     }
 
     /// Keeps a ticket; of too many of one server the oldest goes.
@@ -139,7 +154,7 @@ impl<T, S> Sessions<T, S> {
         let server = self.server(name, now);
         let before = server.tickets.len();
         server.forget_expired(now);
-        server.keep_newest(TICKETS_PER_SERVER - 1);
+        server.keep_newest(server.allowed - 1);
         server.tickets.push_back((now, ticket));
         let after = server.tickets.len();
         self.tickets = self.tickets - before + after;
@@ -166,7 +181,8 @@ impl<T, S> Sessions<T, S> {
     fn make_room(&mut self, now: u64) {
         let enough = PLACES - PLACES / 8;
         self.of_each_server(|server| server.forget_expired(now));
-        let mut each = TICKETS_PER_SERVER;
+        let lengths = self.servers.values().map(|server| server.tickets.len());
+        let mut each = lengths.max().unwrap_or(0);
         while self.places() > enough && each > 1 {
             each -= each.div_ceil(8);
             self.of_each_server(|server| server.keep_newest(each));
@@ -223,7 +239,10 @@ impl<T, S> Server<T, S> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LONGEST_SECONDS, PLACES, ServerName, Sessions, TICKETS_PER_SERVER};
+    use super::{
+        LONGEST_SECONDS, NamedGroup, PLACES, ServerName, Sessions, TICKETS_AT_FIRST,
+        TICKETS_PER_HANDSHAKE, TICKETS_PER_SERVER,
+    };
 
     /// Tickets that are numbers.
     type Numbered = Sessions<usize, ()>;
@@ -240,6 +259,13 @@ mod tests {
             sessions.insert(name(server), ticket, NOW);
         }
         sessions
+    }
+
+    /// As many handshakes with a server as allow the most tickets.
+    fn storm(sessions: &mut Numbered, server: usize, now: u64) {
+        for _ in 0..TICKETS_PER_SERVER / TICKETS_PER_HANDSHAKE {
+            sessions.note_handshake(name(server), NamedGroup::X25519, now);
+        }
     }
 
     fn take_all(sessions: &mut Numbered, server: usize, now: u64) -> Vec<usize> {
@@ -275,7 +301,11 @@ mod tests {
 
     #[test]
     fn of_too_many_the_oldest_go() {
-        let mut sessions = with(0, 0..TICKETS_PER_SERVER + 10);
+        let mut sessions = with(0, []);
+        storm(&mut sessions, 0, NOW);
+        for ticket in 0..TICKETS_PER_SERVER + 10 {
+            sessions.insert(name(0), ticket, NOW);
+        }
         check(&sessions);
         let kept = take_all(&mut sessions, 0, NOW);
         let newest: Vec<usize> = (10..TICKETS_PER_SERVER + 10).rev().collect();
@@ -283,6 +313,21 @@ mod tests {
         check(&sessions);
         let room = sessions.servers[&name(0)].tickets.capacity();
         assert!(room <= 4, "room for {room} is kept");
+    }
+
+    /// One connection does not fill the store, whatever its server sends.
+    #[test]
+    fn tickets_are_allowed_by_handshakes() {
+        let mut sessions = with(0, []);
+        for handshakes in 1..3 {
+            sessions.note_handshake(name(0), NamedGroup::X25519, NOW);
+            for ticket in 0..1000 {
+                sessions.insert(name(0), ticket, NOW);
+            }
+            check(&sessions);
+            let most = TICKETS_AT_FIRST + handshakes * TICKETS_PER_HANDSHAKE;
+            assert_eq!(sessions.tickets, most);
+        }
     }
 
     #[test]
@@ -305,6 +350,7 @@ mod tests {
         let mut sessions = with(0, [0]);
         let hoards = PLACES / TICKETS_PER_SERVER + 1;
         for server in 1..=hoards {
+            storm(&mut sessions, server, NOW);
             for ticket in 0..TICKETS_PER_SERVER {
                 sessions.insert(name(server), ticket, NOW);
             }
@@ -326,6 +372,7 @@ mod tests {
         let later = NOW + LONGEST_SECONDS + 1;
         for (servers, now) in [(0..half, NOW), (half..2 * half + 2, later)] {
             for server in servers {
+                storm(&mut sessions, server, now);
                 for ticket in 0..TICKETS_PER_SERVER {
                     sessions.insert(name(server), ticket, now);
                 }

@@ -388,6 +388,7 @@ fn what_was_held_leaves_at_its_pace() {
         options.pacer = Some(a_second());
         let (messages, bytes) = (9, 99);
         options.hold = Some(HoldLimit { messages, bytes });
+        options.water_marks = (0, 1);
     });
     for text in ["a", "b", "c"] {
         send(&mut rig, text);
@@ -396,6 +397,7 @@ fn what_was_held_leaves_at_its_pace() {
     rig.open();
     rig.with(Life::release);
     assert_eq!(rig.frames(), ["a"]);
+    assert_eq!(rig.traced(Kind::QueueHighWater), 1, "what waits counts");
     let left = |rig: &mut Rig| rig.life.outcomes().collect::<Vec<_>>();
     assert_eq!(left(&mut rig), [(1, Ok(()))]);
     assert_eq!(departures(&mut rig, 1), [after(1.0, "b")]);
