@@ -659,6 +659,34 @@ mod tests {
         assert_eq!(own.last_data, Some(Duration::from_nanos(6)));
     }
 
+    /// Also where nothing out of the ordinary has the whole tally emptied.
+    #[test]
+    fn nothing_of_a_turn_is_left_for_the_next() {
+        let (connection, reactor, mut tally) = meters();
+        tally.inbound.socket_bytes = 100;
+        tally.outbound.socket_bytes = 50;
+        for flow in [&mut tally.inbound, &mut tally.outbound] {
+            flow.frame(1, 30);
+            flow.message(50);
+            flow.whole(OpCode::Text, 10);
+        }
+        for now in [5, 6, 7] {
+            connection.publish(&reactor, &mut tally, now, 0);
+        }
+        let (own, all) = (connection.snapshot(), reactor.snapshot());
+        assert_eq!((own.received, own.sent), (all.received, all.sent));
+        assert_eq!((own.received.messages, own.sent.messages), (2, 2));
+        assert_eq!(
+            (own.received.frame_bytes, own.received.frames.text),
+            (40, 2)
+        );
+        assert_eq!(
+            (own.received.socket_bytes, own.sent.socket_bytes),
+            (100, 50)
+        );
+        assert_eq!(own.last_data, Some(Duration::from_nanos(5)));
+    }
+
     #[test]
     fn a_connection_that_nothing_happens_to_is_small() {
         assert!(size_of::<ConnectionMeter>() <= 152);
