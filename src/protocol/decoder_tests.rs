@@ -511,6 +511,28 @@ fn limits_hold_for_each_fragment_at_every_split() {
 }
 
 /// Pitfall 4: what is idle owns no buffer, and the pool keeps no more than it may.
+/// What a large message took is not kept for a small one that follows in the same read.
+#[test]
+fn a_large_buffer_is_given_back_before_the_next_fragment() {
+    let large = vec![b'x'; 4 << 20];
+    let sent = [
+        (false, Binary, &large[..]),
+        (true, Continuation, b"y"),
+        (false, Text, b"ab"),
+    ];
+    let bytes = frames(Role::Server, &sent);
+    let limits = Limits::default();
+    let (mut decoder, mut pool) = (Decoder::new(Role::Client, limits), Pool::default());
+    let mut input = bytes.as_slice();
+    let event = decoder.decode(&mut input, &mut pool, &mut ());
+    assert!(matches!(event, Ok(Some(Event::Binary(bytes))) if bytes.len() == large.len() + 1));
+    assert_eq!(decoder.decode(&mut input, &mut pool, &mut ()), Ok(None));
+    assert!(input.is_empty());
+    let assembly = decoder.assembly.as_ref().expect("a message is under way");
+    assert!(assembly.memory() < 1 << 20);
+    assert_eq!(pool.retained(), 0);
+}
+
 #[test]
 fn pitfall_4_an_idle_connection_owns_no_buffer() {
     let mut pool = Pool::new(64 * 1024);
