@@ -6,8 +6,9 @@
 
 use std::io;
 
-/// Bytes fetched at a time: 1,024 masking keys.
-const BATCH: usize = 4096;
+/// Bytes fetched at a time: 1,016 masking keys. With the key that replaces its own, that is all the
+/// [stretched](super::chacha) source makes in four steps.
+const BATCH: usize = 4096 - 32;
 
 /// Fills a buffer with unpredictable bytes.
 pub(crate) type Source = Box<dyn FnMut(&mut [u8]) -> io::Result<()>>;
