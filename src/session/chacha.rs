@@ -139,7 +139,8 @@ mod avx512 {
     };
 
     /// Lanes of a register.
-    const HALF: usize = LANES / 2;
+    const HALF: u8 = 8;
+    const _: () = assert!(2 * HALF as usize == LANES);
 
     #[target_feature(enable = "avx512f,avx512vl")]
     pub(super) fn blocks<const DOUBLE_ROUNDS: usize>(
@@ -161,12 +162,12 @@ mod avx512 {
         for half in 0..2 {
             let state = rounds::<DOUBLE_ROUNDS>(before);
             for (to, (row, before)) in rows.iter_mut().zip(state.into_iter().zip(before)) {
-                let (lanes, _) = to.as_chunks_mut::<{ 4 * HALF }>();
+                let (lanes, _) = to.as_chunks_mut::<{ 4 * HALF as usize }>();
                 let sum = _mm256_add_epi32(row, before);
                 // SAFETY: `lanes` are as many as a register has, and need not be aligned.
                 unsafe { _mm256_storeu_si256(lanes[half].as_mut_ptr().cast(), sum) };
             }
-            before[12] = _mm256_add_epi32(before[12], _mm256_set1_epi32(HALF as i32));
+            before[12] = _mm256_add_epi32(before[12], all(u32::from(HALF)));
         }
     }
 
