@@ -61,42 +61,56 @@ struct Link {
     partial: Vec<u8>,
 }
 
-/// Where sockets are read into.
+/// Where sockets are read into. What is kept lies right in front of a cache line: to the beginning of
+/// one the kernel copies fastest.
 struct Room {
     bytes: Vec<u8>,
+    /// The first cache line.
+    front: usize,
     /// Of several sockets: what one leaves is taken out of the way of the others. Otherwise it is
     /// moved to the front and waits there.
     is_shared: bool,
-    kept: usize,
+    kept: Range<usize>,
 }
+
+const LINE: usize = 64;
 
 impl Room {
     fn new(size: usize, is_shared: bool) -> Self {
+        let bytes = vec![0; size + LINE];
+        let front = bytes.as_ptr().align_offset(LINE);
         Self {
-            bytes: vec![0; size],
+            bytes,
+            front,
             is_shared,
-            kept: 0,
+            kept: front..front,
         }
     }
 
-    /// Puts to the front what was left; returns its length.
-    fn begin(&mut self, held: &mut Vec<u8>) -> usize {
+    /// Where so many bytes are kept.
+    fn place(&self, length: usize) -> Range<usize> {
+        let end = self.front + length.next_multiple_of(LINE);
+        end - length..end
+    }
+
+    /// Puts to the front what was left; returns where it is.
+    fn begin(&mut self, held: &mut Vec<u8>) -> Range<usize> {
         if !held.is_empty() {
-            self.kept = held.len();
-            self.bytes[..held.len()].copy_from_slice(held);
+            self.kept = self.place(held.len());
+            self.bytes[self.kept.clone()].copy_from_slice(held);
             held.clear();
         }
-        self.kept
+        self.kept.clone()
     }
 
     /// Keeps what was not taken.
     fn end(&mut self, left: Range<usize>, held: &mut Vec<u8>) {
         if self.is_shared {
             held.extend_from_slice(&self.bytes[left]);
-            self.kept = 0;
+            self.kept = self.place(0);
         } else {
-            self.kept = left.len();
-            self.bytes.copy_within(left, 0);
+            self.kept = self.place(left.len());
+            self.bytes.copy_within(left, self.kept.start);
         }
     }
 }
@@ -232,20 +246,20 @@ impl Link {
     /// Returns whether the socket may have more.
     fn read(&mut self, room: &mut Room, mut take: impl FnMut(&[u8]) -> usize) -> Result<bool> {
         let kept = room.begin(self.held());
-        let length = match self.socket.read(&mut room.bytes[kept..]) {
+        let length = match self.socket.read(&mut room.bytes[kept.end..]) {
             Ok(0) => return Err("the server is gone".into()),
             Ok(length) => length,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error.into()),
         };
-        let end = kept + length;
-        let bytes = &mut room.bytes[..end];
+        let end = kept.end + length;
+        let bytes = &mut room.bytes[kept.start..end];
         let taken = match &mut self.tls {
             None => take(bytes),
             Some(tls) => open_records(tls, bytes, &mut self.partial, &mut take)?,
         };
         let is_full = end == room.bytes.len();
-        room.end(taken..end, self.held());
+        room.end(kept.start + taken..end, self.held());
         Ok(is_full)
     }
 
