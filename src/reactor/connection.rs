@@ -459,6 +459,7 @@ impl Connection {
             #[cfg(feature = "tls")]
             link.close_notify(&mut shared.spare);
             shared.network.forget(&mut link.stream);
+            shared.receive.forget(self.core.id());
         }
         let (mut output, _) = shared.turn.split(None);
         self.life().drop_paced(&mut output);
