@@ -31,6 +31,31 @@ pub(super) struct Approach {
     racers: Vec<Racer>,
 }
 
+/// What connections that have arrived, or given up, have left for others.
+#[derive(Default)]
+pub(super) struct Approaches(
+    // Boxed on purpose: it is the box that is used again.
+    #[allow(clippy::vec_box)] Vec<Box<Approach>>,
+);
+
+/// As many as are on their way at a time, where there are not very many.
+const MAX_SPARE: usize = 64;
+
+impl Approaches {
+    pub(super) fn take(&mut self) -> Box<Approach> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// It has no racers any more.
+    pub(super) fn give_back(&mut self, mut approach: Box<Approach>) {
+        debug_assert!(approach.racers.is_empty());
+        if self.0.len() < MAX_SPARE {
+            (approach.permit, approach.lookup) = (None, 0);
+            self.0.push(approach);
+        }
+    }
+}
+
 struct Racer {
     token: Token,
     address: SocketAddr,
@@ -46,7 +71,7 @@ impl Connection {
                 Step::Admit => return self.ask(shared),
                 Step::Resolve => {
                     shared.lookups += 1;
-                    self.approach.get_or_insert_default().lookup = shared.lookups;
+                    self.approach(shared).lookup = shared.lookups;
                     let (host, port) = self.core.session.life.wanted_host();
                     let waiter = Waiter {
                         id: self.core.id(),
@@ -87,8 +112,18 @@ impl Connection {
             address,
             link: Link::new(stream, options),
         };
-        self.approach.get_or_insert_default().racers.push(racer);
+        let racers = &mut self.approach(shared).racers;
+        if racers.capacity() == 0 {
+            // Nearly always there is one.
+            racers.reserve_exact(1);
+        }
+        racers.push(racer);
         Ok(())
+    }
+
+    pub(super) fn approach(&mut self, shared: &mut Shared) -> &mut Approach {
+        self.approach
+            .get_or_insert_with(|| shared.approaches.take())
     }
 
     /// A socket that tries to connect was reported; true when it has, and so has won the race.
@@ -140,7 +175,7 @@ impl Connection {
             return;
         };
         approach.lookup = 0;
-        for mut racer in std::mem::take(&mut approach.racers) {
+        for mut racer in approach.racers.drain(..) {
             shared.network.forget(&mut racer.link.stream);
         }
     }

@@ -64,6 +64,7 @@ use crate::trace::recorder::Recorder;
 use crate::trace::{Level, Ring};
 use builder::EVENTS;
 use casts::discard;
+use connect::Approaches;
 use connection::{Connection, Fate};
 use kernel::Stamps;
 use link::Spare;
@@ -135,6 +136,7 @@ struct Shared {
     timers: Timers,
     /// Who may connect, and when.
     gate: Gate,
+    approaches: Approaches,
     /// Connections whose TLS handshakes are to go on.
     #[cfg(feature = "tls")]
     handshakes: VecDeque<ConnectionId>,
