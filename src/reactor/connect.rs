@@ -140,9 +140,7 @@ impl Connection {
         let Some(outcome) = racers[racer].link.connected(readiness) else {
             return false;
         };
-        let Racer {
-            address, mut link, ..
-        } = racers.swap_remove(racer);
+        let Racer { address, link, .. } = racers.swap_remove(racer);
         match outcome {
             Ok(()) => {
                 self.drop_racers(shared);
@@ -159,7 +157,7 @@ impl Connection {
                 true
             }
             Err(error) => {
-                shared.network.forget(&mut link.stream);
+                shared.network.forget(link.stream);
                 let (mut output, _) = shared.turn.split(None);
                 let step = self
                     .life()
@@ -175,8 +173,8 @@ impl Connection {
             return;
         };
         approach.lookup = 0;
-        for mut racer in approach.racers.drain(..) {
-            shared.network.forget(&mut racer.link.stream);
+        for racer in approach.racers.drain(..) {
+            shared.network.forget(racer.link.stream);
         }
     }
 

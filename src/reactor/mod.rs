@@ -384,6 +384,8 @@ impl Reactor {
     /// The turn after the poll's news, of which there were so many: everything else that is to be
     /// done now. `woken`: other threads have left commands.
     fn finish_turn(&mut self, news: u64, woken: bool) -> Result<(), Error> {
+        // Before others connect: the peer is awake then.
+        self.shared.network.close_ended();
         self.handle_ready();
         #[cfg(feature = "tls")]
         self.handle_handshakes();
@@ -393,6 +395,7 @@ impl Reactor {
         self.handle_timers();
         self.handle_admission();
         self.handle_shutdown();
+        self.shared.network.close_ended();
         self.shared.turn.end(news);
         match self.shared.escalated.pop_front() {
             Some(error) => Err(error),

@@ -40,28 +40,15 @@ impl fmt::Display for Address {
 
 /// Writes `number` in decimal digits behind the first `length` bytes; returns how many there are then.
 fn write_number(text: &mut [u8; LONGEST], length: usize, number: u16) -> usize {
+    let mut end = length;
     // By constants, so that nothing is divided.
-    let digits = [
-        number / 10_000,
-        number / 1000 % 10,
-        number / 100 % 10,
-        number / 10 % 10,
-        number % 10,
-    ];
-    let count = match number {
-        10_000.. => 5,
-        1000.. => 4,
-        100.. => 3,
-        10.. => 2,
-        _ => 1,
-    };
-    for (place, digit) in text[length..]
-        .iter_mut()
-        .zip(&digits[digits.len() - count..])
-    {
-        *place = b'0' + *digit as u8;
+    for unit in [10_000, 1000, 100, 10, 1] {
+        if number >= unit || unit == 1 {
+            text[end] = b'0' + (number / unit % 10) as u8;
+            end += 1;
+        }
     }
-    length + count
+    end
 }
 
 #[cfg(test)]
