@@ -249,8 +249,12 @@ impl Headers {
     fn value_if(&self, start: &mut usize, field: &Field, name: &str) -> Option<&str> {
         let begin = std::mem::replace(start, field.value_end);
         // Most differ in their lengths already.
-        let is_it = field.name_end - begin == name.len()
-            && self.text[begin..field.name_end].eq_ignore_ascii_case(name);
+        if field.name_end - begin != name.len() {
+            return None;
+        }
+        let other = &self.text[begin..field.name_end];
+        // Nearly all servers write the names as the RFC does.
+        let is_it = other == name || other.eq_ignore_ascii_case(name);
         is_it.then(|| &self.text[field.name_end..field.value_end])
     }
 
@@ -339,6 +343,16 @@ pub struct HeadParser<L> {
     headers: Headers,
 }
 
+/// A head in one piece: text, and where each of its lines ends.
+struct Whole<'a> {
+    text: &'a str,
+    ends: [usize; LINES_AT_ONCE],
+    lines: usize,
+}
+
+/// So many lines do the heads of most servers not have.
+const LINES_AT_ONCE: usize = 16;
+
 impl<L: StartLine> HeadParser<L> {
     /// A parser for heads of at most `limit` bytes each, blank line included. It allocates only
     /// for what arrives.
@@ -359,8 +373,8 @@ impl<L: StartLine> HeadParser<L> {
     /// # Errors
     /// The head is malformed or exceeds a limit. The stream is beyond repair; do not go on with it.
     pub fn receive(&mut self, input: &[u8]) -> Result<Progress<L>, HeadError> {
-        if let Some(text) = self.whole(input) {
-            return self.receive_whole(text);
+        if let Some(head) = self.whole(input) {
+            return self.receive_whole(&head);
         }
         let mut rest = input;
         while let Some(length) = find(rest, b'\n') {
@@ -395,18 +409,20 @@ impl<L: StartLine> HeadParser<L> {
 
     /// A head that has come in one piece, as most do, and has nothing in it that [`Self::handle_line`] might
     /// object to before it knows what the line says.
-    fn whole<'a>(&self, input: &'a [u8]) -> Option<&'a str> {
+    fn whole<'a>(&self, input: &'a [u8]) -> Option<Whole<'a>> {
         if self.received > 0 {
             return None;
         }
         let (mut lines, mut end) = (0, 0);
+        let mut ends = [0; LINES_AT_ONCE];
         loop {
             let length = find(&input[end..], b'\n')? + 1;
             end += length;
-            lines += 1;
             if end > self.limit || length < 2 || input[end - 2] != b'\r' {
                 return None;
             }
+            *ends.get_mut(lines)? = end;
+            lines += 1;
             if length == 2 {
                 break;
             }
@@ -420,17 +436,17 @@ impl<L: StartLine> HeadParser<L> {
             .sum();
         // Those of the line ends, and no other.
         let is_clean = controls == 2 * lines;
-        str::from_utf8(head).ok().filter(|_| is_clean)
+        let text = str::from_utf8(head).ok().filter(|_| is_clean)?;
+        Some(Whole { text, ends, lines })
     }
 
-    fn receive_whole(&mut self, head: &str) -> Result<Progress<L>, HeadError> {
-        let mut rest = head;
-        while let Some((line, behind)) = split_at_byte(rest, b'\r') {
-            // Behind the LF.
-            rest = &behind[1..];
-            self.handle_text(line)?;
+    fn receive_whole(&mut self, head: &Whole<'_>) -> Result<Progress<L>, HeadError> {
+        let mut start = 0;
+        for &end in &head.ends[..head.lines] {
+            self.handle_text(&head.text[start..end - 2])?;
+            start = end;
         }
-        Ok(self.finish(head.len()))
+        Ok(self.finish(head.text.len()))
     }
 
     /// The blank line has come.
