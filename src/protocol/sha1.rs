@@ -50,7 +50,8 @@ pub fn digest(message: &[u8]) -> [u8; 20] {
 }
 
 /// Bytes of a key as it is sent, and of the GUID behind it.
-const ACCEPT_BYTES: usize = 60;
+const ACCEPT_BITS: u32 = 480;
+const ACCEPT_BYTES: usize = ACCEPT_BITS as usize / 8;
 
 /// The same of a text as long as the one that the handshake hashes: all of its second block is known, and so
 /// is what becomes of it.
@@ -58,7 +59,7 @@ const ACCEPT_BYTES: usize = 60;
 pub(super) fn digest_of_key(text: &[u8; ACCEPT_BYTES]) -> [u8; 20] {
     const SECOND: [u32; STEPS] = {
         let mut words = [0; BLOCK_WORDS];
-        words[BLOCK_WORDS - 1] = 8 * ACCEPT_BYTES as u32;
+        words[BLOCK_WORDS - 1] = ACCEPT_BITS;
         schedule(words)
     };
     let mut first = [0u8; BLOCK_BYTES];
