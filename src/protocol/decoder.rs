@@ -6,8 +6,9 @@
 //! or spread over several frames, is gathered in an `assembly`, which comes from a [`Pool`] and
 //! returns to it as soon as the message was delivered, so that an idle connection owns no buffer.
 //!
-//! The decoder always takes all of its input: `None` means that everything was taken and more is
-//! needed. A good message in front of a bad frame is delivered first; the error comes with the next
+//! [`Decoder::decode`] always takes all of its input: `None` means that everything was taken and more is
+//! needed. A caller that can bring the beginning of a message once more, with its rest behind it, asks
+//! [`Decoder::may_come_again`] and keeps it. A good message in front of a bad frame is delivered first; the error comes with the next
 //! call, and sticks.
 
 use super::Role;
@@ -17,7 +18,7 @@ use super::deflate::{Agreed, Inflater};
 use super::error::ProtocolError;
 use super::frame::{
     BEGINS_BINARY, BEGINS_TEXT, FrameHeader, LEAST_FRAME, MAX_CONTROL_PAYLOAD, OpCode,
-    WHOLE_BINARY, WHOLE_TEXT, split_plain,
+    WHOLE_BINARY, WHOLE_TEXT, length_if_cut, split_plain,
 };
 use super::mask;
 use super::utf8;
@@ -218,6 +219,16 @@ impl Decoder {
             window: &input[..input.len().min(longest)],
             decoder: PhantomData,
         })
+    }
+
+    /// Is `input`, of which [`whole_messages`](Self::whole_messages) has taken nothing, the beginning of
+    /// such a message of at most `longest` bytes? Then it need not be taken: it can come again, with its
+    /// rest behind it, and nothing of it is gathered.
+    pub(crate) fn may_come_again(&self, input: &[u8], longest: usize) -> bool {
+        let longest = self.limits.longest().min(longest as u64);
+        matches!(input, [WHOLE_TEXT | WHOLE_BINARY, ..])
+            && length_if_cut(input)
+                .is_some_and(|length| length >= LEAST_ROOM && length as u64 <= longest)
     }
 
     /// Of a server, and with none of its messages under way? The assembly of one that was handed out is
@@ -567,7 +578,8 @@ fn take_whole<'i>(input: &mut &'i [u8]) -> Option<Event<'i>> {
 }
 
 /// With less of a frame missing than this, in bytes, it goes through the shared buffer: the copy is
-/// cheaper than a read of its own.
+/// cheaper than a read of its own. And shorter ones are gathered when they are cut: the copy is cheaper
+/// than what it takes to go without, and bad text is noticed byte by byte.
 const LEAST_ROOM: usize = 4096;
 
 /// So much is received into a message at a time, in bytes, that it is still in the cache when it is

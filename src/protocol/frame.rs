@@ -228,6 +228,14 @@ pub(super) fn split_plain(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     body.split_at_checked(length)
 }
 
+/// How long the payload is of the frame that `bytes` begin with, if it is not masked and the end of it
+/// is missing. `None` says nothing of any other.
+#[inline]
+pub(super) fn length_if_cut(bytes: &[u8]) -> Option<usize> {
+    let (body, length) = skip_plain_header(bytes)?;
+    (body.len() < length).then_some(length)
+}
+
 /// What follows the header, and how much of that is the payload.
 #[inline(always)]
 fn skip_plain_header(bytes: &[u8]) -> Option<(&[u8], usize)> {

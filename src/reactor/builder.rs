@@ -4,6 +4,7 @@ use super::connect::Approaches;
 use super::kernel::Stamps;
 use super::link::Spare;
 use super::polling::{Polling, Vigil};
+use super::receive::ReceiveBuffer;
 use super::remote::Central;
 use super::resolver::{self, Resolver};
 use super::system::{Clock, Network};
@@ -234,6 +235,7 @@ impl ReactorBuilder {
             tally: Tally::default(),
             lap: Time::ZERO,
             handling: false,
+            is_lone: false,
             frames: Buffer::new(),
             entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
             trace,
@@ -246,7 +248,7 @@ impl ReactorBuilder {
             central,
             turn,
             spare: Spare::default(),
-            receive: vec![0; self.receive_buffer],
+            receive: ReceiveBuffer::new(self.receive_buffer),
             stamps: Stamps::default(),
             timers: Timers::default(),
             gate: Gate::new(self.admission),

@@ -461,6 +461,7 @@ impl Connection {
         }
         if let Some(link) = self.link.take() {
             shared.network.forget(link.stream);
+            shared.receive.forget(self.core.id());
         }
         let (mut output, _) = shared.turn.split(None);
         self.life().drop_paced(&mut output);

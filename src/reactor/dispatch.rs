@@ -48,33 +48,57 @@ pub(super) struct Core {
 /// What a callback, or everything between two reads, came to: `Err` of a panic, or the result.
 type Outcome = Result<Result<(), Error>, Box<dyn Any + Send>>;
 
+/// Bytes from the peer, in the order in which they came.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub(super) bytes: &'a [u8],
+    /// There are no more for now: the batch ends.
+    pub(super) is_last: bool,
+    /// A message that the end cuts need not be taken if it has at most so many bytes.
+    pub(super) may_leave: usize,
+}
+
+impl<'a> Input<'a> {
+    /// Bytes to which nothing will be added.
+    pub(super) fn to_take(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            is_last: false,
+            may_leave: 0,
+        }
+    }
+}
+
 impl Core {
     pub(super) fn id(&self) -> ConnectionId {
         ConnectionId(self.session.life.id)
     }
 
     /// Passes bytes from the peer through the parser of the moment to the handler. Without a wire,
-    /// what the handler sends waits in the turn's output. With the `last` bytes that there are for now,
-    /// the batch ends.
+    /// what the handler sends waits in the turn's output. Returns how many were left: they are to come
+    /// again, with more behind them.
     pub(super) fn deliver(
         &mut self,
         turn: &mut Turn,
         mut wire: Option<&mut dyn Wire>,
-        input: &[u8],
-        last: bool,
-    ) {
+        input: Input<'_>,
+    ) -> usize {
         if !matches!(self.session.inbound, Inbound::Open(_)) {
-            return self.deliver_early(turn, wire, input);
+            self.deliver_early(turn, wire, input.bytes);
+            return 0;
         }
         // Also if what is cut calls nobody.
         if !turn.handling {
             self.session.life.callback = Callback::OnMessage;
         }
         turn.begin_handling();
+        let mut left = 0;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            self.deliver_open(turn, reborrow(&mut wire), input, last)
+            left = self.deliver_open(turn, reborrow(&mut wire), input)?;
+            Ok(())
         }));
         self.conclude(turn, wire, outcome);
+        left
     }
 
     #[inline]
@@ -82,9 +106,8 @@ impl Core {
         &mut self,
         turn: &mut Turn,
         wire: Option<&mut dyn Wire>,
-        input: &[u8],
-        last: bool,
-    ) -> Result<(), Error> {
+        input: Input<'_>,
+    ) -> Result<usize, Error> {
         let Session { inbound, life } = &mut self.session;
         let (output, pool) = turn.split(wire);
         let mut cx = Context {
@@ -93,10 +116,10 @@ impl Core {
             output,
         };
         let Inbound::Open(decoder) = inbound else {
-            return Ok(());
+            return Ok(0);
         };
-        deliver_frames(decoder, pool, input, &mut *self.handler, &mut cx)?;
-        if last {
+        let mut left = deliver_frames(decoder, pool, &input, &mut *self.handler, &mut cx)?;
+        if input.is_last {
             let callback = cx.life.callback;
             end_batch(&mut *self.handler, &mut cx).map_err(Error::Handler)?;
             // Of the two, the messages are what a turn is for.
@@ -105,8 +128,9 @@ impl Core {
         if cx.life.stage == Stage::Over {
             // Aborted: what was read with it, or decrypted with it, finds nobody.
             *inbound = Inbound::Nobody;
+            left = 0;
         }
-        Ok(())
+        Ok(left)
     }
 
     /// The same before the connection is open, and when it opens.
@@ -198,7 +222,8 @@ impl Core {
         let Inbound::Open(decoder) = inbound else {
             return Ok(());
         };
-        deliver_frames(decoder, pool, input, &mut *self.handler, &mut cx)?;
+        let input = Input::to_take(input);
+        deliver_frames(decoder, pool, &input, &mut *self.handler, &mut cx)?;
         if cx.life.stage == Stage::Over {
             // Aborted: what was read with it, or decrypted with it, finds nobody.
             *inbound = Inbound::Nobody;
@@ -401,25 +426,34 @@ impl Core {
     }
 }
 
-/// Delivers what `input` has of frames, and keeps what it cuts. After an abort the rest is nobody's.
+/// Delivers what `input` has of frames, and keeps what it cuts, unless that may be left; returns how
+/// much was. After an abort the rest is nobody's.
 #[inline(always)]
 fn deliver_frames(
     decoder: &mut Decoder,
     pool: &mut Pool,
-    mut input: &[u8],
+    input: &Input<'_>,
     handler: &mut dyn Handler,
     cx: &mut Context<'_>,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
+    let Input {
+        mut bytes,
+        may_leave,
+        ..
+    } = *input;
     loop {
-        if let Some(messages) = decoder.whole_messages(input, pool) {
+        if let Some(messages) = decoder.whole_messages(bytes, pool) {
             let taken = deliver_whole(messages, handler, cx)?;
-            input = &input[taken..];
-            if input.is_empty() || cx.life.stage == Stage::Over {
+            bytes = &bytes[taken..];
+            if bytes.is_empty() || cx.life.stage == Stage::Over {
                 // The good end of a read, where nothing is cut; or of all of it.
-                return Ok(());
+                return Ok(0);
             }
             if taken > 0 {
                 continue;
+            }
+            if may_leave > 0 && decoder.may_come_again(bytes, may_leave) {
+                return Ok(bytes.len());
             }
         }
         let mut observer = FrameTrace {
@@ -428,15 +462,15 @@ fn deliver_frames(
             life: cx.life,
             now: cx.output.now,
         };
-        match decoder.decode_any(&mut input, pool, &mut observer) {
+        match decoder.decode_any(&mut bytes, pool, &mut observer) {
             Ok(Some(event)) => {
                 cx.life.batch |= matches!(event, Event::Text(_) | Event::Binary(_));
                 call_for(event, handler, cx).map_err(Error::Handler)?;
                 if cx.life.stage == Stage::Over {
-                    return Ok(());
+                    return Ok(0);
                 }
             }
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(0),
             Err(error) => return Err(Error::Protocol(error)),
         }
     }

@@ -70,6 +70,7 @@ use kernel::Stamps;
 use link::Spare;
 use mio::{Events, Poll, Token};
 use polling::Vigil;
+use receive::ReceiveBuffer;
 use remote::{Central, Command, Opened};
 use resolver::{Answer, Resolver};
 use std::collections::VecDeque;
@@ -131,7 +132,7 @@ struct Shared {
     resolver: Resolver,
     turn: Turn,
     spare: Spare,
-    receive: Vec<u8>,
+    receive: ReceiveBuffer,
     stamps: Stamps,
     timers: Timers,
     /// Who may connect, and when.
@@ -172,6 +173,8 @@ struct Turn {
     lap: Time,
     /// One is at work in this connection's turn.
     handling: bool,
+    /// One socket at most had news in the last turn of the loop.
+    is_lone: bool,
     pool: Pool,
     deflaters: Deflaters,
 }
@@ -384,6 +387,7 @@ impl Reactor {
     /// The turn after the poll's news, of which there were so many: everything else that is to be
     /// done now. `woken`: other threads have left commands.
     fn finish_turn(&mut self, news: u64, woken: bool) -> Result<(), Error> {
+        self.shared.turn.is_lone = news <= 1;
         // Before others connect: the peer is awake then.
         self.shared.network.close_ended();
         self.handle_ready();
@@ -632,6 +636,7 @@ impl Reactor {
     /// Gives the connection `id` a turn, if it is still there.
     fn with(&mut self, id: ConnectionId, turn: impl FnOnce(&mut Connection, &mut Shared)) {
         let index = id.slot() as usize;
+        clear_for(&mut self.connections, &mut self.shared, index);
         let connection = match self.connections.get_mut(index) {
             Some(Some(connection)) if connection.core.id() == id => connection,
             // What it brings may be foreign: a cast, a handler.
@@ -675,6 +680,7 @@ fn handle_event(
         return true;
     }
     let index = slot(readiness.token);
+    clear_for(connections, shared, index);
     if let Some(Some(connection)) = connections.get_mut(index) {
         connection.handle_event(shared, readiness);
         if connection.end_turn(shared) == Fate::Ended {
@@ -682,6 +688,22 @@ fn handle_event(
         }
     }
     false
+}
+
+/// Before the connection in `slot` has its turn: what another one has left in the receive buffer is
+/// gathered where it belongs.
+#[inline]
+fn clear_for(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, slot: usize) {
+    if let Some(other) = shared.receive.cut_by_another(slot) {
+        let index = other.slot() as usize;
+        // It is there: what is cut does not outlast its socket.
+        if let Some(Some(connection)) = connections.get_mut(index) {
+            connection.gather(shared);
+            if connection.end_turn(shared) == Fate::Ended {
+                remove(connections, shared, index);
+            }
+        }
+    }
 }
 
 /// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin

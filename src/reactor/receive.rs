@@ -4,26 +4,111 @@
 
 use super::Shared;
 use super::connection::Connection;
+use super::dispatch::Input;
 use super::link::{LinkWire, More};
 use crate::error::Error;
+use crate::handler::ConnectionId;
 use crate::session::{Inbound, Session, Stage, Wire};
 #[cfg(feature = "tls")]
 use crate::trace::event::Event;
 #[cfg(feature = "tls")]
 use crate::trace::kind::Kind;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 
 /// Reads of one connection in one turn; then the others have theirs (pitfall 23).
 const READS_PER_TURN: usize = 4;
 
+/// A message that a read cuts is left where it lies if it has at most this part of the buffer: it may be
+/// moved, and takes the room of what could be read.
+const WORTH_LEAVING: usize = 4;
+
 /// Bytes read behind the room of a message under way.
 const BEHIND_ROOM: usize = 16 * 1024;
 
+/// A multiple of this, in bytes, is where the kernel is asked to write: what it copies to the inside of a
+/// cache line takes a tenth longer.
+const LINE: usize = 64;
+
+/// Where all connections of a reactor receive, one after the other.
+pub(super) struct ReceiveBuffer {
+    bytes: Vec<u8>,
+    /// Where the first whole cache line begins, and with it the buffer.
+    front: usize,
+    /// The beginning of a message whose rest has not arrived, and whose it is. It lies here until that
+    /// connection is read again, and never outlasts its socket; before any other has a turn, it is
+    /// gathered where it belongs.
+    cut: Option<(ConnectionId, Range<usize>)>,
+}
+
+impl ReceiveBuffer {
+    pub(super) fn new(length: usize) -> Self {
+        let bytes = vec![0; length + LINE];
+        let front = bytes.as_ptr().align_offset(LINE).min(LINE);
+        Self {
+            bytes,
+            front,
+            cut: None,
+        }
+    }
+
+    /// Whose message is cut, if it is another connection than the one in `slot`.
+    #[inline]
+    pub(super) fn cut_by_another(&self, slot: usize) -> Option<ConnectionId> {
+        let (id, _) = self.cut.as_ref()?;
+        (id.slot() as usize != slot).then_some(*id)
+    }
+
+    /// Moves what was cut to the front of `buffer`, which is this one, and returns where it lies now.
+    /// It is moved once, in however many pieces the rest comes.
+    #[inline]
+    fn bring_forward(&mut self, buffer: &mut [u8]) -> Range<usize> {
+        let Some((_, range)) = &mut self.cut else {
+            return 0..0;
+        };
+        if range.start >= LINE {
+            let place = before_a_line(range.len());
+            buffer.copy_within(range.clone(), place.start);
+            *range = place;
+        }
+        range.clone()
+    }
+
+    /// Whose message is cut.
+    #[cfg(test)]
+    pub(super) fn owner(&self) -> Option<ConnectionId> {
+        self.cut.as_ref().map(|(id, _)| *id)
+    }
+
+    /// Forgets what `id` has left.
+    pub(super) fn forget(&mut self, id: ConnectionId) {
+        self.cut.take_if(|(owner, _)| *owner == id);
+    }
+}
+
+/// Where `length` bytes lie at the front of the buffer so that a read behind them begins with a line.
+fn before_a_line(length: usize) -> Range<usize> {
+    let end = length.next_multiple_of(LINE);
+    end - length..end
+}
+
 impl Connection {
+    /// What was cut of a message goes to the decoder: the buffer is needed for another connection.
+    #[cold]
+    pub(super) fn gather(&mut self, shared: &mut Shared) {
+        if let Some((_, range)) = shared.receive.cut.take() {
+            let bytes = std::mem::take(&mut shared.receive.bytes);
+            let input = Input::to_take(&bytes[shared.receive.front..][range]);
+            self.core.deliver(&mut shared.turn, None, input);
+            shared.receive.bytes = bytes;
+        }
+    }
+
     /// Reads what there is, up to a turn's share, and delivers it.
     pub(super) fn receive(&mut self, shared: &mut Shared) {
         // Lent out of `shared` for the time, so that both can be used.
-        let mut buffer = std::mem::take(&mut shared.receive);
+        let mut bytes = std::mem::take(&mut shared.receive.bytes);
+        let buffer = &mut bytes[shared.receive.front..];
         let mut reads = 0;
         while self.reads() {
             if reads == READS_PER_TURN {
@@ -36,7 +121,7 @@ impl Connection {
             }
             reads += 1;
             self.core.session.life.heard.any_byte = shared.turn.now;
-            match self.receive_once(shared, &mut buffer) {
+            match self.receive_once(shared, buffer) {
                 Ok(More::Perhaps) => {}
                 Ok(More::Drained) => break,
                 Ok(More::Ended) => {
@@ -60,7 +145,7 @@ impl Connection {
                 }
             }
         }
-        shared.receive = buffer;
+        shared.receive.bytes = bytes;
         // Paused in the middle of this: if the end of the batch resumes it, there is no edge for what
         // was left (pitfall 22).
         let life = &self.core.session.life;
@@ -117,19 +202,20 @@ impl Connection {
         if link.tls.is_some() {
             return self.receive_tls(shared, buffer);
         }
+        let cut = shared.receive.bring_forward(buffer);
         let (missing, room) = match &mut self.core.session.inbound {
             Inbound::Open(decoder) => (decoder.missing(), decoder.room()),
             _ => (0, None),
         };
-        let (in_room, buffer) = match &room {
-            None => (0, buffer),
+        let (in_room, free) = match &room {
+            None => (0, &mut buffer[cut.end..]),
             // What lies behind a long message is read with its end, but not so much that of the next one
             // more than a little has to be copied to where it will lie.
             Some(room) if room.len() as u64 == missing => (room.len(), &mut buffer[..BEHIND_ROOM]),
             Some(room) => (room.len(), &mut buffer[..0]),
         };
-        let asked = link.asked(in_room + buffer.len());
-        let length = link.read(room, buffer, &mut shared.stamps)?;
+        let asked = link.asked(in_room + free.len());
+        let length = link.read(room, free, &mut shared.stamps)?;
         shared.turn.tally.received_at = shared.stamps.last.take();
         shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
@@ -147,11 +233,20 @@ impl Connection {
             link,
             spare: &mut shared.spare,
         };
-        let input = &buffer[..length - direct];
         let more = wire.link.more_after(length, asked);
-        let last = matches!(more, More::Drained);
-        let turn = &mut shared.turn;
-        self.core.deliver(turn, Some(&mut wire), input, last);
+        let end = cut.end + length - direct;
+        let input = Input {
+            bytes: &buffer[cut.start..end],
+            is_last: matches!(more, More::Drained),
+            // With others about, it would only be gathered later.
+            may_leave: if shared.turn.is_lone {
+                buffer.len() / WORTH_LEAVING
+            } else {
+                0
+            },
+        };
+        let left = self.core.deliver(&mut shared.turn, Some(&mut wire), input);
+        shared.receive.cut = (left > 0).then(|| (self.core.id(), end - left..end));
         if self.core.session.life.stage == Stage::Securing {
             // Only a proxy that has just opened the way leads here. What is still to be said to it
             // goes in front of the first bytes for the server.
@@ -170,27 +265,27 @@ impl Connection {
     ) -> io::Result<More> {
         let link = self.link.as_mut().expect("`reads` has checked it");
         let partial = link.partial.as_slice();
-        let start = partial.len();
-        buffer[..start].copy_from_slice(partial);
-        let asked = link.asked(buffer.len() - start);
-        if asked == 0 {
+        let kept = before_a_line(partial.len());
+        if kept.end >= buffer.len() {
             // A handshake message in so many small records that it does not fit.
             let error = Error::Tls("a handshake message is too long".into());
             let (mut output, _) = shared.turn.split(None);
             self.life().fail(&mut output, error);
             return Ok(More::Drained);
         }
-        let length = link.read(None, &mut buffer[start..], &mut shared.stamps)?;
+        buffer[kept.clone()].copy_from_slice(partial);
+        let asked = link.asked(buffer.len() - kept.end);
+        let length = link.read(None, &mut buffer[kept.end..], &mut shared.stamps)?;
         shared.turn.tally.received_at = shared.stamps.last.take();
         shared.turn.tally.inbound.socket_bytes += length as u64;
         if length == 0 {
             return Ok(More::Ended);
         }
         link.partial.give_back(&mut shared.spare);
-        let incoming = &mut buffer[..start + length];
+        let incoming = &mut buffer[kept.start..kept.end + length];
         let (core, turn) = (&mut self.core, &mut shared.turn);
         let received = link.decrypt(incoming, &mut shared.spare, |plain| {
-            core.deliver(turn, None, plain, false);
+            core.deliver(turn, None, Input::to_take(plain));
         });
         let received = match received {
             Ok(received) => received,

@@ -4,6 +4,7 @@
 //! times in the tests are milliseconds since the start.
 
 mod admission;
+mod cutting;
 mod living;
 mod reaching;
 mod returning;
