@@ -507,20 +507,26 @@ impl Context<'_> {
     /// inlined, because of what is inlined here.
     #[inline(never)]
     fn send_ordinary_text(&mut self, payload: &[u8]) -> bool {
-        if payload.len() > SHORT {
-            return self.send_longer(payload, OpCode::Text);
-        }
-        self.life
-            .send_short(&mut self.output, OpCode::Text, payload)
+        let masking = self.output.masking;
+        masking.run(self, payload, |cx, payload| {
+            cx.send_ordinary(OpCode::Text, payload)
+        })
     }
 
     #[inline(never)]
     fn send_ordinary_binary(&mut self, payload: &[u8]) -> bool {
+        let masking = self.output.masking;
+        masking.run(self, payload, |cx, payload| {
+            cx.send_ordinary(OpCode::Binary, payload)
+        })
+    }
+
+    #[inline(always)]
+    fn send_ordinary(&mut self, opcode: OpCode, payload: &[u8]) -> bool {
         if payload.len() > SHORT {
-            return self.send_longer(payload, OpCode::Binary);
+            return self.send_longer(payload, opcode);
         }
-        self.life
-            .send_short(&mut self.output, OpCode::Binary, payload)
+        self.life.send_short(&mut self.output, opcode, payload)
     }
 
     /// With the arguments where they are already, so that it is a jump and leaves the registers to the

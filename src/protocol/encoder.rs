@@ -140,8 +140,8 @@ fn write_whole(header: &FrameHeader, payload: &[u8], out: &mut Buffer) {
     out.advance(length + payload.len());
 }
 
-/// The longest payload of [`encode_short`]: up to so much is masked without asking what the CPU can do.
-pub const SHORT: usize = mask::SHORT;
+/// The longest payload of [`encode_short`], which is masked without asking what the CPU can do.
+pub const SHORT: usize = mask::SHORT_COPY;
 
 /// The longest frame of [`encode_short`].
 pub const SHORT_FRAME: usize = MAX_HEADER_LENGTH + SHORT;

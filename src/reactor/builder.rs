@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::protocol::buffer::Buffer;
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
+use crate::protocol::mask;
 use crate::session::admission::{Admission, Gate};
 use crate::session::chacha::Stretch;
 use crate::session::{Entropy, Time};
@@ -237,7 +238,8 @@ impl ReactorBuilder {
             handling: false,
             is_lone: false,
             frames: Buffer::new(),
-            entropy: Entropy::new(Box::new(source)).map_err(Error::Reactor)?,
+            entropy: Box::new(Entropy::new(Box::new(source)).map_err(Error::Reactor)?),
+            masking: mask::Implementation::for_copies(),
             trace,
             pool: Pool::default(),
             deflaters: Deflaters::default(),

@@ -97,7 +97,9 @@ impl Core {
             left = self.deliver_open(turn, reborrow(&mut wire), input)?;
             Ok(())
         }));
-        self.conclude(turn, wire, outcome);
+        if !matches!(outcome, Ok(Ok(()))) {
+            self.conclude(turn, wire, outcome);
+        }
         left
     }
 
@@ -133,7 +135,60 @@ impl Core {
         Ok(left)
     }
 
-    /// The same before the connection is open, and when it opens.
+    /// Passes the pieces that `receive` brings to the handler. While the connection is open, what they
+    /// have in common is done once. Only their own callbacks are caught here: `receive` goes on after one
+    /// that fails, and what it brings then is nobody's.
+    #[cfg(feature = "tls")]
+    pub(super) fn deliver_pieces<R>(
+        &mut self,
+        turn: &mut Turn,
+        receive: impl FnOnce(&mut dyn FnMut(&[u8])) -> R,
+    ) -> R {
+        let Inbound::Open(decoder) = &mut self.session.inbound else {
+            return receive(&mut |piece| {
+                self.deliver(turn, None, Input::to_take(piece));
+            });
+        };
+        let (handling, lap) = (turn.handling, turn.lap);
+        turn.begin_handling();
+        let life = &mut self.session.life;
+        let (output, pool) = turn.split(None);
+        let mut cx = Context {
+            id: ConnectionId(life.id),
+            life,
+            output,
+        };
+        let handler = &mut *self.handler;
+        let (mut any, mut outcome) = (false, Ok(Ok(())));
+        let received = receive(&mut |piece| {
+            if !any && !handling {
+                // Also if what is cut calls nobody.
+                cx.life.callback = Callback::OnMessage;
+            }
+            any = true;
+            if matches!(outcome, Ok(Ok(()))) && cx.life.stage != Stage::Over {
+                let result = catch_unwind(AssertUnwindSafe(|| {
+                    let input = Input::to_take(piece);
+                    deliver_frames(decoder, pool, &input, handler, &mut cx).map(drop)
+                }));
+                if !matches!(result, Ok(Ok(()))) {
+                    outcome = result;
+                }
+            }
+        });
+        if cx.life.stage == Stage::Over {
+            // Aborted: what comes after this finds nobody either.
+            self.session.inbound = Inbound::Nobody;
+        }
+        if !any {
+            // TLS has spoken for itself.
+            (turn.handling, turn.lap) = (handling, lap);
+        }
+        self.conclude(turn, None, outcome);
+        received
+    }
+
+    /// What `deliver` does before the connection is open, and when it opens.
     fn deliver_early(&mut self, turn: &mut Turn, mut wire: Option<&mut dyn Wire>, input: &[u8]) {
         if let Inbound::Upgrading(_) = self.session.inbound {
             turn.begin_handling();

@@ -54,6 +54,7 @@ use crate::protocol::buffer::Buffer;
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::Pool;
 use crate::protocol::deflate::Deflaters;
+use crate::protocol::mask;
 use crate::request::{IntoRequest, Request};
 use crate::session::admission::Gate;
 use crate::session::supervision::Supervision;
@@ -167,7 +168,8 @@ struct Turn {
     now: Time,
     /// What the connection at work has sent.
     frames: Buffer,
-    entropy: Entropy,
+    entropy: Box<Entropy>,
+    masking: mask::Implementation,
     trace: Recorder,
     tally: Tally,
     /// Since when a handler has been at work, or may have been, and after it until when.
@@ -196,6 +198,7 @@ impl Turn {
             seen: self.polled,
             frames: &mut self.frames,
             entropy: &mut self.entropy,
+            masking: self.masking,
             trace: &mut self.trace,
             tally: &mut self.tally,
             deflaters: &mut self.deflaters,

@@ -284,9 +284,8 @@ impl Connection {
         link.partial.give_back(&mut shared.spare);
         let incoming = &mut buffer[kept.start..kept.end + length];
         let (core, turn) = (&mut self.core, &mut shared.turn);
-        let received = link.decrypt(incoming, &mut shared.spare, |plain| {
-            core.deliver(turn, None, Input::to_take(plain));
-        });
+        let spare = &mut shared.spare;
+        let received = core.deliver_pieces(turn, |deliver| link.decrypt(incoming, spare, deliver));
         let received = match received {
             Ok(received) => received,
             Err(error) => {

@@ -126,20 +126,21 @@ fn blocks_avx2<const DOUBLE_ROUNDS: usize>(
 /// a while, which costs everything else more than they save here.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512 {
-    use super::{Key, LANES, STEP, start};
+    use super::{CONSTANTS, Key, LANES, STEP};
     #[cfg(target_arch = "x86")]
     use std::arch::x86::{
-        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_rol_epi32, _mm256_setzero_si256,
+        __m256i, _mm256_add_epi32, _mm256_rol_epi32, _mm256_set1_epi32, _mm256_setr_epi32,
         _mm256_storeu_si256, _mm256_xor_si256,
     };
     #[cfg(target_arch = "x86_64")]
     use std::arch::x86_64::{
-        __m256i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_rol_epi32, _mm256_setzero_si256,
+        __m256i, _mm256_add_epi32, _mm256_rol_epi32, _mm256_set1_epi32, _mm256_setr_epi32,
         _mm256_storeu_si256, _mm256_xor_si256,
     };
 
     /// Lanes of a register.
-    const HALF: usize = LANES / 2;
+    const HALF: u8 = 8;
+    const _: () = assert!(2 * HALF as usize == LANES);
 
     #[target_feature(enable = "avx512f,avx512vl")]
     pub(super) fn blocks<const DOUBLE_ROUNDS: usize>(
@@ -148,22 +149,25 @@ mod avx512 {
         nonce: [u32; 3],
         out: &mut [u8; STEP],
     ) {
-        let start = start(key, first, nonce);
+        let all = |word: u32| _mm256_set1_epi32(word.cast_signed());
+        let (key, _) = key.as_chunks::<4>();
+        let key: [u32; 8] = std::array::from_fn(|word| u32::from_le_bytes(key[word]));
+        let mut before: [__m256i; 16] = std::array::from_fn(|row| match row {
+            0..4 => all(CONSTANTS[row]),
+            4..12 => all(key[row - 4]),
+            12 => _mm256_add_epi32(all(first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
+            _ => all(nonce[row - 13]),
+        });
         let (rows, _) = out.as_chunks_mut::<{ 4 * LANES }>();
         for half in 0..2 {
-            let mut before = [_mm256_setzero_si256(); 16];
-            for (to, row) in before.iter_mut().zip(&start) {
-                let (lanes, _) = row.as_chunks::<HALF>();
-                // SAFETY: `lanes` are as many as a register has, and need not be aligned.
-                *to = unsafe { _mm256_loadu_si256(lanes[half].as_ptr().cast()) };
-            }
             let state = rounds::<DOUBLE_ROUNDS>(before);
             for (to, (row, before)) in rows.iter_mut().zip(state.into_iter().zip(before)) {
-                let (lanes, _) = to.as_chunks_mut::<{ 4 * HALF }>();
+                let (lanes, _) = to.as_chunks_mut::<{ 4 * HALF as usize }>();
                 let sum = _mm256_add_epi32(row, before);
                 // SAFETY: `lanes` are as many as a register has, and need not be aligned.
                 unsafe { _mm256_storeu_si256(lanes[half].as_mut_ptr().cast(), sum) };
             }
+            before[12] = _mm256_add_epi32(before[12], all(u32::from(HALF)));
         }
     }
 

@@ -6,15 +6,18 @@
 
 use std::io;
 
-/// Bytes fetched at a time: 1,024 masking keys.
-const BATCH: usize = 4096;
+/// Bytes fetched at a time: 1,016 masking keys. With the key that replaces its own, that is all the
+/// [stretched](super::chacha) source makes in four steps.
+const BATCH: usize = 4096 - 32;
 
 /// Fills a buffer with unpredictable bytes.
 pub(crate) type Source = Box<dyn FnMut(&mut [u8]) -> io::Result<()>>;
 
-/// A buffered source of unpredictable bytes. Each byte is given out once and then erased.
+/// A buffered source of unpredictable bytes. Each byte is given out once. It is not erased then: a key
+/// stands in its frame and a nonce in its request, for everybody on the way to see.
 pub(crate) struct Entropy {
-    bytes: Box<[u8; BATCH]>,
+    /// Not in a box of its own, which would be one more thing to load for each key.
+    bytes: [u8; BATCH],
     /// Bytes given out already. So narrow a number cannot overflow when a few are added, which saves a
     /// check for each key.
     used: u16,
@@ -25,7 +28,7 @@ impl Entropy {
     /// # Errors
     /// The source's: without unpredictable masking keys there is no client (RFC 6455 §10.3).
     pub(crate) fn new(mut source: Source) -> io::Result<Self> {
-        let mut bytes = Box::new([0; BATCH]);
+        let mut bytes = [0; BATCH];
         source(&mut bytes[..])?;
         Ok(Self {
             bytes,
@@ -54,11 +57,10 @@ impl Entropy {
     pub(crate) fn take_fetched<const N: usize>(&mut self) -> Option<[u8; N]> {
         const { assert!(N <= BATCH && BATCH <= u16::MAX as usize) };
         let start = usize::from(self.used);
-        let slot = self.bytes.get_mut(start..start + N)?;
-        let slot: &mut [u8; N] = slot.try_into().expect("it is that long");
+        let slot = self.bytes.get(start..start + N)?;
         // No more than a batch: the slot is in it.
         self.used = u16::try_from(start + N).unwrap_or(u16::MAX);
-        Some(std::mem::replace(slot, [0; N]))
+        slot.try_into().ok()
     }
 
     #[cold]

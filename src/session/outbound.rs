@@ -14,6 +14,7 @@ use crate::protocol::buffer::Buffer;
 use crate::protocol::deflate::Deflaters;
 use crate::protocol::encoder::{self, FrameWriter, PIECE};
 use crate::protocol::frame::{MAX_CONTROL_PAYLOAD, MAX_HEADER_LENGTH, OpCode};
+use crate::protocol::mask;
 use crate::stats::tally::Tally;
 use crate::trace::event::{Event, Frame};
 use crate::trace::kind::{Callback, Kind, Limit, Subject};
@@ -36,6 +37,8 @@ pub(crate) struct Output<'a> {
     /// Frames of this turn.
     pub(crate) frames: &'a mut Buffer,
     pub(crate) entropy: &'a mut Entropy,
+    /// What short messages are masked with.
+    pub(crate) masking: mask::Implementation,
     pub(crate) trace: &'a mut Recorder,
     pub(crate) tally: &'a mut Tally,
     pub(crate) deflaters: &'a mut Deflaters,
@@ -119,7 +122,9 @@ impl Life {
         opcode: OpCode,
         payload: &[u8],
     ) -> bool {
-        if !self.is_ordinary(output, payload) {
+        // Not the frame's length, but that of the longest one: the room then needs one check less.
+        let end = PIECE - encoder::SHORT_FRAME;
+        if !self.is_ordinary() || output.frames.len() >= end {
             return false;
         }
         let Some(room) = output.frames.spare() else {
@@ -142,7 +147,8 @@ impl Life {
         opcode: OpCode,
         payload: &[u8],
     ) -> bool {
-        if !self.is_ordinary(output, payload) {
+        let end = output.frames.len() + payload.len();
+        if !self.is_ordinary() || end >= PIECE - MAX_HEADER_LENGTH {
             return false;
         }
         let key = output.entropy.take();
@@ -152,14 +158,11 @@ impl Life {
         true
     }
 
-    /// A message may go as it is, nobody but the peer has an interest in it, and it needs not be passed on
-    /// before the turn ends.
+    /// A message may go as it is, and nobody but the peer has an interest in it. So it is ordinary, unless
+    /// the turn's output has to be passed on for it.
     #[inline(always)]
-    fn is_ordinary(&self, output: &Output<'_>, payload: &[u8]) -> bool {
-        let end = output.frames.len() + payload.len();
-        self.stage == Stage::Open
-            && self.sends == Sends::Ordinary
-            && end < PIECE - MAX_HEADER_LENGTH
+    fn is_ordinary(&self) -> bool {
+        self.stage == Stage::Open && self.sends == Sends::Ordinary
     }
 
     /// Are messages ordinary as things stand? Whoever changes one of them while the connection is open

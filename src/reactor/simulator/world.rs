@@ -70,7 +70,7 @@ impl World {
             bytes.fill(buffer);
             Ok(())
         });
-        shared.turn.entropy = Entropy::new(source).expect("it never fails");
+        *shared.turn.entropy = Entropy::new(source).expect("it never fails");
         Self {
             reactor,
             network,

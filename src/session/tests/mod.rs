@@ -20,6 +20,7 @@ use crate::protocol::buffer::Buffer;
 use crate::protocol::decoder::{Decoder, Event, Limits, Pool};
 use crate::protocol::deflate::Deflaters;
 use crate::protocol::handshake::{Answer, HandshakeLimits, ServerHandshake};
+use crate::protocol::mask;
 use crate::protocol::url::Url;
 use crate::stats::tally::Tally;
 use crate::trace::Kind;
@@ -78,6 +79,7 @@ impl Rig {
             seen: self.now,
             frames: &mut self.frames,
             entropy: &mut self.entropy,
+            masking: mask::Implementation::for_copies(),
             trace: &mut self.trace,
             tally: &mut self.tally,
             deflaters: &mut self.deflaters,

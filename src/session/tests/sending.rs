@@ -166,8 +166,11 @@ fn a_message_that_fills_a_piece_goes_the_long_way() {
     let mut piece = rig(|_| ());
     let almost = [0; PIECE - MAX_HEADER_LENGTH - SHORT];
     piece.with(|_, output| output.frames.extend(&almost));
-    assert!(!send_short(&mut piece, &[0; SHORT]));
+    assert!(
+        !send_short(&mut piece, b""),
+        "where the longest has no room"
+    );
     assert!(!send_ordinary(&mut piece, &[0; SHORT]));
-    assert!(send_short(&mut piece, &[0; SHORT - 1]));
+    assert!(send_ordinary(&mut piece, &[0; SHORT - 1]));
     assert!(piece.with(|_, output| output.frames.len()) < PIECE);
 }
