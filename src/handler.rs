@@ -257,19 +257,36 @@ impl fmt::Display for Termination<'_> {
 /// What came before an end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Story<'a> {
-    pub(crate) events: &'a [trace::Event],
+    pub(crate) events: LastOnes<'a>,
     pub(crate) name: Option<&'a str>,
+}
+
+/// Where the last events of a connection are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LastOnes<'a> {
+    /// In a copy, because the callback that is told of them may cause others.
+    Copied(&'a [trace::Event]),
+    /// Where they were recorded, those of this connection.
+    In(&'a trace::Ring, u64),
 }
 
 impl Story<'_> {
     fn last_events(&self) -> LastEvents<'_> {
-        LastEvents::new(Events::sorted(self.events.iter()), self.name)
+        let events = match self.events {
+            LastOnes::Copied(events) => Events::sorted(events.iter()),
+            LastOnes::In(ring, connection) => ring.of(connection),
+        };
+        LastEvents::new(events, self.name)
     }
 
     fn display(&self, reason: &DisconnectReason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{reason}")?;
-        if f.alternate() && !self.events.is_empty() {
-            write!(f, "\n{}", self.last_events())?;
+        if !f.alternate() {
+            return Ok(());
+        }
+        let events = self.last_events();
+        if events.iter().len() > 0 {
+            write!(f, "\n{events}")?;
         }
         Ok(())
     }

@@ -43,13 +43,19 @@ pub fn encode_array<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] 
         );
     };
     let mut text = [0u8; M];
-    for (place, group) in text.as_chunks_mut::<4>().0.iter_mut().zip(bytes.chunks(3)) {
+    let (places, _) = text.as_chunks_mut::<4>();
+    let (groups, rest) = bytes.as_chunks::<3>();
+    for (place, group) in places.iter_mut().zip(groups) {
         *place = encode_group(group);
+    }
+    if let (Some(place), false) = (places.last_mut(), rest.is_empty()) {
+        *place = encode_group(rest);
     }
     text
 }
 
 /// One to three bytes become four characters.
+#[inline]
 fn encode_group(group: &[u8]) -> [u8; 4] {
     let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
     let bits = byte(0) << 16 | byte(1) << 8 | byte(2);

@@ -56,18 +56,22 @@ impl StartLine for StatusLine {
     const PREFIX: &'static [u8] = b"HTTP/";
 
     fn parse(line: &str) -> Result<Self, MalformedHead> {
-        let (version, rest) = line.split_once(' ').ok_or(MalformedHead::StartLine)?;
+        let (version, rest) = split_at_byte(line, b' ').ok_or(MalformedHead::StartLine)?;
         let minor_version = parse_version(version)?;
         // RFC 9112 §4: "A server MUST send the space that separates the status-code from the
         // reason-phrase even when the reason-phrase is absent". Many do not; nothing is ambiguous
         // about it, so this one is forgiven.
-        let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
-        let digits = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
-        let status = status
-            .parse()
-            .ok()
-            .filter(|&status| digits && status >= 100);
-        let status = status.ok_or(MalformedHead::StartLine)?;
+        let (status, reason) = split_at_byte(rest, b' ').unwrap_or((rest, ""));
+        let [
+            hundreds @ b'1'..=b'9',
+            tens @ b'0'..=b'9',
+            units @ b'0'..=b'9',
+        ] = status.as_bytes()
+        else {
+            return Err(MalformedHead::StartLine);
+        };
+        let digit = |byte: &u8| u16::from(byte - b'0');
+        let status = 100 * digit(hundreds) + 10 * digit(tens) + digit(units);
         Ok(Self {
             minor_version,
             status,
@@ -120,13 +124,60 @@ fn parse_version(text: &str) -> Result<u8, MalformedHead> {
 /// RFC 9110 §5.6.2: the characters of header names, methods and subprotocols. At least one of them.
 #[must_use]
 pub fn is_token(text: &str) -> bool {
-    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_tchar)
+    !text.is_empty() && text.bytes().all(|byte| IS_TCHAR[usize::from(byte)])
+}
+
+/// By byte: is it a `tchar`?
+const IS_TCHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others: &[u8] = b"!#$%&'*+-.^_`|~";
+    while let [byte, rest @ ..] = others {
+        table[*byte as usize] = true;
+        others = rest;
+    }
+    table
+};
+
+/// Where `byte` stands first.
+fn find(bytes: &[u8], byte: u8) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    let pattern = ONES * u64::from(byte);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        // The lowest byte that is zero here has its upper bit set there, and none below it has.
+        let differences = u64::from_le_bytes(*word) ^ pattern;
+        let zeros = differences.wrapping_sub(ONES) & !differences & (ONES << 7);
+        if zeros != 0 {
+            return Some(8 * index + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|other| *other == byte)?;
+    Some(8 * words.len() + found)
+}
+
+/// What stands before the first `byte`, which is ASCII, and what stands behind it.
+fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let place = find(text.as_bytes(), byte)?;
+    Some((&text[..place], &text[place + 1..]))
 }
 
 /// RFC 9110 §5.6.3: optional white space is SP and HTAB, nothing else.
 pub(crate) fn trim_whitespace(text: &str) -> &str {
-    text.trim_matches([' ', '\t'])
+    let is_black = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let bytes = text.as_bytes();
+    let Some(start) = bytes.iter().position(is_black) else {
+        return "";
+    };
+    let end = bytes
+        .iter()
+        .rposition(is_black)
+        .map_or(start, |last| last + 1);
+    &text[start..end]
 }
 
 /// The header lines of a head in the order they came: one text, and where each name and value ends.
@@ -180,17 +231,31 @@ impl Headers {
 
     /// The values of every header line of this name.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.iter()
-            .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        let mut start = 0;
+        let value = move |field| self.value_if(&mut start, field, name);
+        self.fields.iter().filter_map(value)
     }
 
     /// The value of the first header line of this name.
     #[must_use]
     pub fn first(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .find(|(other, _)| other.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        let mut start = 0;
+        let value = |field| self.value_if(&mut start, field, name);
+        self.fields.iter().find_map(value)
+    }
+
+    /// The value of the field that begins at `start`, if this is its name; the next one begins at `start`
+    /// then.
+    fn value_if(&self, start: &mut usize, field: &Field, name: &str) -> Option<&str> {
+        let begin = std::mem::replace(start, field.value_end);
+        // Most differ in their lengths already.
+        if field.name_end - begin != name.len() {
+            return None;
+        }
+        let other = &self.text[begin..field.name_end];
+        // Nearly all servers write the names as the RFC does.
+        let is_it = other == name || other.eq_ignore_ascii_case(name);
+        is_it.then(|| &self.text[field.name_end..field.value_end])
     }
 
     /// The elements of a comma-separated list of tokens, over all header lines of this name.
@@ -212,8 +277,8 @@ impl Headers {
     fn push(&mut self, name: &str, value: &str) {
         if self.fields.is_empty() {
             // So that the usual answer is not moved from one allocation to the next as it grows.
-            self.text.reserve(USUAL_TEXT.max(name.len() + value.len()));
-            self.fields.reserve(USUAL_FIELDS);
+            self.text = String::with_capacity(USUAL_TEXT.max(name.len() + value.len()));
+            self.fields = Vec::with_capacity(USUAL_FIELDS);
         }
         self.text.push_str(name);
         let name_end = self.text.len();
@@ -227,7 +292,17 @@ impl Headers {
 
 /// The elements of a comma-separated list, without white space around them and without empty ones.
 pub(crate) fn split_list(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',')
+    let mut rest = Some(list);
+    let pieces = std::iter::from_fn(move || {
+        let list = rest?;
+        let (piece, behind) = match split_at_byte(list, b',') {
+            Some((piece, behind)) => (piece, Some(behind)),
+            None => (list, None),
+        };
+        rest = behind;
+        Some(piece)
+    });
+    pieces
         .map(trim_whitespace)
         .filter(|element| !element.is_empty())
 }
@@ -268,6 +343,16 @@ pub struct HeadParser<L> {
     headers: Headers,
 }
 
+/// A head in one piece: text, and where each of its lines ends.
+struct Whole<'a> {
+    text: &'a str,
+    ends: [usize; LINES_AT_ONCE],
+    lines: usize,
+}
+
+/// So many lines do the heads of most servers not have.
+const LINES_AT_ONCE: usize = 16;
+
 impl<L: StartLine> HeadParser<L> {
     /// A parser for heads of at most `limit` bytes each, blank line included. It allocates only
     /// for what arrives.
@@ -288,8 +373,11 @@ impl<L: StartLine> HeadParser<L> {
     /// # Errors
     /// The head is malformed or exceeds a limit. The stream is beyond repair; do not go on with it.
     pub fn receive(&mut self, input: &[u8]) -> Result<Progress<L>, HeadError> {
+        if let Some(head) = self.whole(input) {
+            return self.receive_whole(&head);
+        }
         let mut rest = input;
-        while let Some(length) = rest.iter().position(|&byte| byte == b'\n') {
+        while let Some(length) = find(rest, b'\n') {
             let (piece, behind) = rest.split_at(length + 1);
             rest = behind;
             self.count(piece.len())?;
@@ -304,16 +392,8 @@ impl<L: StartLine> HeadParser<L> {
                 self.partial.clear();
                 blank
             };
-            if let Some(start) = self.start.take_if(|_| blank) {
-                self.received = 0;
-                let head = Head {
-                    start,
-                    headers: std::mem::take(&mut self.headers),
-                };
-                return Ok(Progress {
-                    consumed: input.len() - rest.len(),
-                    head: Some(head),
-                });
+            if blank {
+                return Ok(self.finish(input.len() - rest.len()));
             }
         }
         self.count(rest.len())?;
@@ -325,6 +405,58 @@ impl<L: StartLine> HeadParser<L> {
             consumed: input.len(),
             head: None,
         })
+    }
+
+    /// A head that has come in one piece, as most do, and has nothing in it that [`Self::handle_line`] might
+    /// object to before it knows what the line says.
+    fn whole<'a>(&self, input: &'a [u8]) -> Option<Whole<'a>> {
+        if self.received > 0 {
+            return None;
+        }
+        let (mut lines, mut end) = (0, 0);
+        let mut ends = [0; LINES_AT_ONCE];
+        loop {
+            let length = find(&input[end..], b'\n')? + 1;
+            end += length;
+            if end > self.limit || length < 2 || input[end - 2] != b'\r' {
+                return None;
+            }
+            *ends.get_mut(lines)? = end;
+            lines += 1;
+            if length == 2 {
+                break;
+            }
+        }
+        let head = &input[..end];
+        // Counted in bytes, so that it is done many at a time.
+        let is_control = |byte: &u8| u8::from(byte.is_ascii_control() && *byte != b'\t');
+        let controls: usize = head
+            .chunks(255)
+            .map(|chunk| usize::from(chunk.iter().map(is_control).sum::<u8>()))
+            .sum();
+        // Those of the line ends, and no other.
+        let is_clean = controls == 2 * lines;
+        let text = str::from_utf8(head).ok().filter(|_| is_clean)?;
+        Some(Whole { text, ends, lines })
+    }
+
+    fn receive_whole(&mut self, head: &Whole<'_>) -> Result<Progress<L>, HeadError> {
+        let mut start = 0;
+        for &end in &head.ends[..head.lines] {
+            self.handle_text(&head.text[start..end - 2])?;
+            start = end;
+        }
+        Ok(self.finish(head.text.len()))
+    }
+
+    /// The blank line has come.
+    fn finish(&mut self, consumed: usize) -> Progress<L> {
+        self.received = 0;
+        let headers = std::mem::take(&mut self.headers);
+        Progress {
+            consumed,
+            head: self.start.take().map(|start| Head { start, headers }),
+        }
     }
 
     /// Bytes received of a head that is not complete.
@@ -371,6 +503,11 @@ impl<L: StartLine> HeadParser<L> {
                 &latin_1
             }
         };
+        self.handle_text(line)
+    }
+
+    /// Takes a line without its end. Returns whether it was the blank one that ends the head.
+    fn handle_text(&mut self, line: &str) -> Result<bool, HeadError> {
         if self.start.is_none() {
             self.start = Some(L::parse(line).map_err(HeadError::Malformed)?);
             return Ok(false);
@@ -412,7 +549,7 @@ fn parse_field(line: &str) -> Result<(&str, &str), MalformedHead> {
     if line.starts_with([' ', '\t']) {
         return Err(MalformedHead::FoldedLine);
     }
-    let (name, value) = line.split_once(':').ok_or(MalformedHead::NoColon)?;
+    let (name, value) = split_at_byte(line, b':').ok_or(MalformedHead::NoColon)?;
     if name.is_empty() {
         return Err(MalformedHead::EmptyName);
     }
@@ -791,6 +928,43 @@ mod tests {
 
     /// The head is fed in single bytes with one long line. Rescanning would look at 2 * 10^12 bytes
     /// and not come back within the life of this test run.
+    /// A head that comes in one piece is read in another way than one that comes in pieces: not otherwise.
+    #[test]
+    fn in_one_piece_or_in_many_it_is_the_same_head() {
+        let outcome = |head: &[u8], first: usize| {
+            let mut parser = Responses::new(256);
+            let (one, other) = head.split_at(first);
+            for piece in std::iter::once(one).chain(other.chunks(1)) {
+                match parser.receive(piece) {
+                    Ok(Progress { head: None, .. }) => {}
+                    Ok(Progress { head, consumed }) => return Ok((head, piece.len() - consumed)),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok((None, 0))
+        };
+        for place in 0..ANSWER.len() {
+            for byte in [b'\r', b'\n', b':', b' ', b'\t', b',', 0, 0x7f, 0xc3, 0xff] {
+                let mut head = ANSWER.as_bytes().to_vec();
+                head[place] = byte;
+                let (whole, pieces) = (outcome(&head, head.len()), outcome(&head, 0));
+                // Only a head in one piece has something behind it.
+                let pieces = pieces.map(|(found, _)| found);
+                assert_eq!(whole.map(|(found, _)| found), pieces, "{place} {byte:#x}");
+            }
+        }
+        let followed = [ANSWER.as_bytes(), b"\x81\x02\r\n"].concat();
+        assert_eq!(
+            outcome(&followed, followed.len()).map(|(_, left)| left),
+            Ok(4)
+        );
+        let long = ANSWER.replace("a: b:c", &"c".repeat(256));
+        assert_eq!(
+            outcome(long.as_bytes(), long.len()),
+            outcome(long.as_bytes(), 0)
+        );
+    }
+
     #[test]
     fn pitfall_07_no_rescan_of_what_already_arrived() {
         const LENGTH: usize = 2_000_000;

@@ -2,27 +2,37 @@
 //!
 //! A server proves that it read the client's `Sec-WebSocket-Key` by hashing it together with a
 //! fixed GUID ([`super::handshake`] compares the answer). SHA-1 is broken as a signature; here it
-//! only has to show that the other side speaks WebSocket, so a short and plain implementation that
-//! runs once per connection is all that is wanted. The digest goes on to [`super::base64`].
+//! only has to show that the other side speaks WebSocket, once per connection. The digest goes on to
+//! [`super::base64`].
 
 /// Bytes that one round of compression takes.
 const BLOCK_BYTES: usize = 64;
 /// The message length in bits takes the last eight bytes of the last block.
 const LENGTH_BYTES: usize = 8;
 
+const BLOCK_WORDS: usize = BLOCK_BYTES / 4;
+
+/// FIPS 180-4 §5.3.1.
+const INITIAL: [u32; 5] = [
+    0x6745_2301,
+    0xefcd_ab89,
+    0x98ba_dcfe,
+    0x1032_5476,
+    0xc3d2_e1f0,
+];
+
+/// FIPS 180-4 §4.2.1: one constant for each quarter of the steps.
+const CONSTANTS: [u32; 4] = [0x5a82_7999, 0x6ed9_eba1, 0x8f1b_bcdc, 0xca62_c1d6];
+const STEPS: usize = 80;
+const QUARTER: usize = STEPS / CONSTANTS.len();
+
 /// The SHA-1 digest of `message`.
 #[must_use]
 pub fn digest(message: &[u8]) -> [u8; 20] {
-    let mut state: [u32; 5] = [
-        0x6745_2301,
-        0xefcd_ab89,
-        0x98ba_dcfe,
-        0x1032_5476,
-        0xc3d2_e1f0,
-    ];
+    let mut state = INITIAL;
     let (blocks, rest) = message.as_chunks::<BLOCK_BYTES>();
     for block in blocks {
-        compress(&mut state, block);
+        compress(&mut state, &schedule(words(block)));
     }
 
     // FIPS 180-4 §5.1.1: a one bit, zeros, and the length in bits as a 64-bit big-endian number.
@@ -30,13 +40,46 @@ pub fn digest(message: &[u8]) -> [u8; 20] {
     last[..rest.len()].copy_from_slice(rest);
     last[rest.len()] = 0x80;
     if rest.len() + 1 > BLOCK_BYTES - LENGTH_BYTES {
-        compress(&mut state, &last);
+        compress(&mut state, &schedule(words(&last)));
         last = [0u8; BLOCK_BYTES];
     }
     let bits = (message.len() as u64).wrapping_mul(8);
     last[BLOCK_BYTES - LENGTH_BYTES..].copy_from_slice(&bits.to_be_bytes());
-    compress(&mut state, &last);
+    compress(&mut state, &schedule(words(&last)));
+    bytes(state)
+}
 
+/// Bytes of a key as it is sent, and of the GUID behind it.
+const ACCEPT_BITS: u32 = 480;
+const ACCEPT_BYTES: usize = ACCEPT_BITS as usize / 8;
+
+/// The same of a text as long as the one that the handshake hashes: all of its second block is known, and so
+/// is what becomes of it.
+#[must_use]
+pub(super) fn digest_of_key(text: &[u8; ACCEPT_BYTES]) -> [u8; 20] {
+    const SECOND: [u32; STEPS] = {
+        let mut words = [0; BLOCK_WORDS];
+        words[BLOCK_WORDS - 1] = ACCEPT_BITS;
+        schedule(words)
+    };
+    let mut first = [0u8; BLOCK_BYTES];
+    first[..ACCEPT_BYTES].copy_from_slice(text);
+    first[ACCEPT_BYTES] = 0x80;
+    let mut state = INITIAL;
+    compress(&mut state, &schedule(words(&first)));
+    compress(&mut state, &SECOND);
+    bytes(state)
+}
+
+fn words(block: &[u8; BLOCK_BYTES]) -> [u32; BLOCK_WORDS] {
+    let mut words = [0; BLOCK_WORDS];
+    for (word, bytes) in words.iter_mut().zip(block.as_chunks::<4>().0) {
+        *word = u32::from_be_bytes(*bytes);
+    }
+    words
+}
+
+fn bytes(state: [u32; 5]) -> [u8; 20] {
     let mut digest = [0u8; 20];
     for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
         *bytes = word.to_be_bytes();
@@ -44,34 +87,56 @@ pub fn digest(message: &[u8]) -> [u8; 20] {
     digest
 }
 
-/// FIPS 180-4 §6.1.2: mixes one block into the state.
-fn compress(state: &mut [u32; 5], block: &[u8; BLOCK_BYTES]) {
-    let mut schedule = [0u32; 80];
-    for (word, bytes) in schedule.iter_mut().zip(block.as_chunks::<4>().0) {
-        *word = u32::from_be_bytes(*bytes);
+/// FIPS 180-4 §6.1.2, step 1: what a block contributes to each step, with the step's constant added to it.
+const fn schedule(block: [u32; BLOCK_WORDS]) -> [u32; STEPS] {
+    let mut words = [0u32; STEPS];
+    let mut t = 0;
+    while t < BLOCK_WORDS {
+        words[t] = block[t];
+        t += 1;
     }
-    for t in 16..80 {
-        schedule[t] = (schedule[t - 3] ^ schedule[t - 8] ^ schedule[t - 14] ^ schedule[t - 16])
-            .rotate_left(1);
+    while t < 2 * BLOCK_WORDS {
+        words[t] = (words[t - 3] ^ words[t - 8] ^ words[t - 14] ^ words[t - 16]).rotate_left(1);
+        t += 1;
     }
+    // The same rule applied twice: none of four neighbours depends on another, so they are done together.
+    while t < STEPS {
+        let mut four = [0; 4];
+        let mut lane = 0;
+        while lane < four.len() {
+            let t = t + lane;
+            four[lane] =
+                (words[t - 6] ^ words[t - 16] ^ words[t - 28] ^ words[t - 32]).rotate_left(2);
+            lane += 1;
+        }
+        (words[t], words[t + 1], words[t + 2], words[t + 3]) = (four[0], four[1], four[2], four[3]);
+        t += four.len();
+    }
+    t = 0;
+    while t < STEPS {
+        words[t] = words[t].wrapping_add(CONSTANTS[t / QUARTER]);
+        t += 1;
+    }
+    words
+}
 
+/// FIPS 180-4 §6.1.2, steps 2 to 4: mixes one block into the state.
+fn compress(state: &mut [u32; 5], words: &[u32; STEPS]) {
     let mut mixed = *state;
-    let (quarters, _) = schedule.as_chunks::<20>();
-    mix(&mut mixed, &quarters[0], 0x5a82_7999, |b, c, d| {
-        (b & c) | (!b & d)
-    });
-    mix(&mut mixed, &quarters[1], 0x6ed9_eba1, |b, c, d| b ^ c ^ d);
-    mix(&mut mixed, &quarters[2], 0x8f1b_bcdc, |b, c, d| {
+    let (quarters, _) = words.as_chunks::<QUARTER>();
+    mix(&mut mixed, &quarters[0], |b, c, d| (b & c) | (!b & d));
+    mix(&mut mixed, &quarters[1], |b, c, d| b ^ c ^ d);
+    mix(&mut mixed, &quarters[2], |b, c, d| {
         (b & c) | (b & d) | (c & d)
     });
-    mix(&mut mixed, &quarters[3], 0xca62_c1d6, |b, c, d| b ^ c ^ d);
+    mix(&mut mixed, &quarters[3], |b, c, d| b ^ c ^ d);
     for (word, mixed) in state.iter_mut().zip(mixed) {
         *word = word.wrapping_add(mixed);
     }
 }
 
-/// A quarter of the steps; they differ in the constant and in `f`.
-fn mix(state: &mut [u32; 5], words: &[u32; 20], constant: u32, f: impl Fn(u32, u32, u32) -> u32) {
+/// A quarter of the steps; they differ in `f`.
+fn mix(state: &mut [u32; 5], words: &[u32; QUARTER], f: impl Fn(u32, u32, u32) -> u32) {
     let [mut a, mut b, mut c, mut d, mut e] = *state;
     // In fives, after which every word of the state is where it was: unrolled so, none is moved.
     for five in words.as_chunks::<5>().0 {
@@ -79,9 +144,7 @@ fn mix(state: &mut [u32; 5], words: &[u32; 20], constant: u32, f: impl Fn(u32, u
             let next = a
                 .rotate_left(5)
                 .wrapping_add(f(b, c, d))
-                .wrapping_add(e)
-                .wrapping_add(constant)
-                .wrapping_add(*word);
+                .wrapping_add(e.wrapping_add(*word));
             (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
         }
     }
@@ -90,7 +153,7 @@ fn mix(state: &mut [u32; 5], words: &[u32; 20], constant: u32, f: impl Fn(u32, u
 
 #[cfg(test)]
 mod tests {
-    use super::digest;
+    use super::{digest, digest_of_key};
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -132,6 +195,14 @@ mod tests {
             hex(&digest(text)),
             "b37a4f2cc0624f1690f64606cf385945b2bec4ea"
         );
+    }
+
+    #[test]
+    fn the_digest_of_a_key_is_the_digest() {
+        for byte in 0..=255 {
+            let text = [byte; 60];
+            assert_eq!(digest_of_key(&text), digest(&text));
+        }
     }
 
     /// The padding spills into a second block from 56 bytes on; digests by `sha1sum`.

@@ -48,7 +48,7 @@ impl Connection {
         let permit = shared
             .gate
             .ask(host, self.core.session.life.id, shared.turn.now);
-        self.approach.get_or_insert_default().permit = Some(permit);
+        self.approach(shared).permit = Some(permit);
         if let Permit::Admitted { .. } = permit {
             self.begin_attempt(shared, Duration::ZERO);
             return;
@@ -61,7 +61,7 @@ impl Connection {
     /// It was this one's turn.
     fn begin(&mut self, shared: &mut Shared, admitted: &Admitted) {
         debug_assert_eq!(self.life().stage, Stage::Queued);
-        self.approach.get_or_insert_default().permit = Some(admitted.permit);
+        self.approach(shared).permit = Some(admitted.permit);
         self.begin_attempt(shared, admitted.waited);
     }
 
@@ -89,11 +89,11 @@ impl Connection {
             | Stage::Ended => false,
         };
         // By now there are no racers either.
-        if !needed
-            && let Some(approach) = self.approach.take()
-            && let Some(permit) = approach.permit
-        {
-            shared.gate.give_back(permit);
+        if !needed && let Some(approach) = self.approach.take() {
+            if let Some(permit) = approach.permit {
+                shared.gate.give_back(permit);
+            }
+            shared.approaches.give_back(approach);
         }
     }
 

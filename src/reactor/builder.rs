@@ -1,5 +1,6 @@
 //! What a reactor is made of, and what may be said about it before.
 
+use super::connect::Approaches;
 use super::kernel::Stamps;
 use super::link::Spare;
 use super::polling::{Polling, Vigil};
@@ -253,6 +254,7 @@ impl ReactorBuilder {
             stamps: Stamps::default(),
             timers: Timers::default(),
             gate: Gate::new(self.admission),
+            approaches: Approaches::default(),
             #[cfg(feature = "tls")]
             handshakes: VecDeque::new(),
             ready: Vec::new(),

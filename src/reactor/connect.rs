@@ -31,6 +31,31 @@ pub(super) struct Approach {
     racers: Vec<Racer>,
 }
 
+/// What connections that have arrived, or given up, have left for others.
+#[derive(Default)]
+pub(super) struct Approaches(
+    // Boxed on purpose: it is the box that is used again.
+    #[allow(clippy::vec_box)] Vec<Box<Approach>>,
+);
+
+/// As many as are on their way at a time, where there are not very many.
+const MAX_SPARE: usize = 64;
+
+impl Approaches {
+    pub(super) fn take(&mut self) -> Box<Approach> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// It has no racers any more.
+    pub(super) fn give_back(&mut self, mut approach: Box<Approach>) {
+        debug_assert!(approach.racers.is_empty());
+        if self.0.len() < MAX_SPARE {
+            (approach.permit, approach.lookup) = (None, 0);
+            self.0.push(approach);
+        }
+    }
+}
+
 struct Racer {
     token: Token,
     address: SocketAddr,
@@ -46,7 +71,7 @@ impl Connection {
                 Step::Admit => return self.ask(shared),
                 Step::Resolve => {
                     shared.lookups += 1;
-                    self.approach.get_or_insert_default().lookup = shared.lookups;
+                    self.approach(shared).lookup = shared.lookups;
                     let (host, port) = self.core.session.life.wanted_host();
                     let waiter = Waiter {
                         id: self.core.id(),
@@ -87,8 +112,18 @@ impl Connection {
             address,
             link: Link::new(stream, options),
         };
-        self.approach.get_or_insert_default().racers.push(racer);
+        let racers = &mut self.approach(shared).racers;
+        if racers.capacity() == 0 {
+            // Nearly always there is one.
+            racers.reserve_exact(1);
+        }
+        racers.push(racer);
         Ok(())
+    }
+
+    pub(super) fn approach(&mut self, shared: &mut Shared) -> &mut Approach {
+        self.approach
+            .get_or_insert_with(|| shared.approaches.take())
     }
 
     /// A socket that tries to connect was reported; true when it has, and so has won the race.
@@ -105,9 +140,7 @@ impl Connection {
         let Some(outcome) = racers[racer].link.connected(readiness) else {
             return false;
         };
-        let Racer {
-            address, mut link, ..
-        } = racers.swap_remove(racer);
+        let Racer { address, link, .. } = racers.swap_remove(racer);
         match outcome {
             Ok(()) => {
                 self.drop_racers(shared);
@@ -124,7 +157,7 @@ impl Connection {
                 true
             }
             Err(error) => {
-                shared.network.forget(&mut link.stream);
+                shared.network.forget(link.stream);
                 let (mut output, _) = shared.turn.split(None);
                 let step = self
                     .life()
@@ -140,8 +173,8 @@ impl Connection {
             return;
         };
         approach.lookup = 0;
-        for mut racer in std::mem::take(&mut approach.racers) {
-            shared.network.forget(&mut racer.link.stream);
+        for racer in approach.racers.drain(..) {
+            shared.network.forget(racer.link.stream);
         }
     }
 

@@ -455,10 +455,12 @@ impl Connection {
 
     fn drop_link(&mut self, shared: &mut Shared) {
         self.drop_racers(shared);
-        if let Some(mut link) = self.link.take() {
-            #[cfg(feature = "tls")]
+        #[cfg(feature = "tls")]
+        if let Some(link) = &mut self.link {
             link.close_notify(&mut shared.spare);
-            shared.network.forget(&mut link.stream);
+        }
+        if let Some(link) = self.link.take() {
+            shared.network.forget(link.stream);
             shared.receive.forget(self.core.id());
         }
         let (mut output, _) = shared.turn.split(None);

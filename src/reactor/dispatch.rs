@@ -7,7 +7,7 @@ use super::remote::{Central, Opened};
 use super::slots::Availability;
 use crate::error::{BoxError, DisconnectReason, Error};
 use crate::handler::{
-    ConnectionId, Context, Disconnect, Handler, HandlerResult, Message, Open, OpenReason,
+    ConnectionId, Context, Disconnect, Handler, HandlerResult, LastOnes, Message, Open, OpenReason,
     Reconnect, Story, Termination,
 };
 use crate::protocol::decoder::{Decoder, Event, Pool, WholeMessages};
@@ -423,7 +423,7 @@ impl Core {
         let name = life.name().cloned();
         let disconnect = Disconnect {
             story: Story {
-                events: &events,
+                events: LastOnes::Copied(&events),
                 name: name.as_deref(),
             },
             reason,
@@ -452,25 +452,23 @@ impl Core {
                 TraceEvent::terminated(time, id, kind)
             });
         let life = &self.session.life;
-        let events = turn.trace.last_events(life.id, life.framed.get());
+        if !life.level.records(Kind::Terminated) {
+            turn.trace.end(life.id);
+        }
+        turn.begin_handling();
         let termination = Termination {
             id: self.id(),
             reason: &reason,
             epoch: life.epoch(),
             story: Story {
-                events: &events,
+                events: LastOnes::In(turn.trace.ring(), life.id),
                 name: life.name().map(|name| &**name),
             },
         };
-        if !life.level.records(Kind::Terminated) {
-            turn.trace.end(life.id);
-        }
         let handler = self.handler;
-        turn.begin_handling();
         // A panic here has nothing left to take down.
         let _ = catch_unwind(AssertUnwindSafe(|| handler.on_terminate(&termination)));
         turn.end_handling(&self.meter, life.id, Callback::OnTerminate);
-        turn.trace.give_back(events);
         match self.opened {
             None => reason,
             Some(waiting) => {

@@ -13,6 +13,7 @@
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
 //! - [`status`]: what is counted, and who may look.
+//! - [`supervisor`]: the end of a connection, and what may begin anew in its place.
 //! - [`timers`]: when to look at which connection again.
 //! - [`polling`]: how to wait for news.
 //! - [`resolver`]: names looked up on threads of their own.
@@ -56,7 +57,7 @@ use crate::protocol::deflate::Deflaters;
 use crate::protocol::mask;
 use crate::request::{IntoRequest, Request};
 use crate::session::admission::Gate;
-use crate::session::supervision::{Supervision, Verdict, is_failure};
+use crate::session::supervision::Supervision;
 use crate::session::{Entropy, Output, Time, Wire};
 use crate::stats::tally::Tally;
 #[cfg(feature = "tls")]
@@ -65,6 +66,7 @@ use crate::trace::recorder::Recorder;
 use crate::trace::{Level, Ring};
 use builder::EVENTS;
 use casts::discard;
+use connect::Approaches;
 use connection::{Connection, Fate};
 use kernel::Stamps;
 use link::Spare;
@@ -78,7 +80,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, mem};
-use supervisor::Supervisor;
+use supervisor::{Supervisor, remove};
 use system::{Clock, Network, Readiness};
 use timers::Timers;
 
@@ -137,6 +139,7 @@ struct Shared {
     timers: Timers,
     /// Who may connect, and when.
     gate: Gate,
+    approaches: Approaches,
     /// Connections whose TLS handshakes are to go on.
     #[cfg(feature = "tls")]
     handshakes: VecDeque<ConnectionId>,
@@ -389,6 +392,8 @@ impl Reactor {
     /// done now. `woken`: other threads have left commands.
     fn finish_turn(&mut self, news: u64, woken: bool) -> Result<(), Error> {
         self.shared.turn.is_lone = news <= 1;
+        // Before others connect: the peer is awake then.
+        self.shared.network.close_ended();
         self.handle_ready();
         #[cfg(feature = "tls")]
         self.handle_handshakes();
@@ -398,6 +403,7 @@ impl Reactor {
         self.handle_timers();
         self.handle_admission();
         self.handle_shutdown();
+        self.shared.network.close_ended();
         self.shared.turn.end(news);
         match self.shared.escalated.pop_front() {
             Some(error) => Err(error),
@@ -701,69 +707,6 @@ fn clear_for(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, s
                 remove(connections, shared, index);
             }
         }
-    }
-}
-
-/// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin
-/// anew in its place.
-fn remove(connections: &mut [Option<Box<Connection>>], shared: &mut Shared, index: usize) {
-    let Some(mut connection) = connections[index].take() else {
-        return;
-    };
-    let id = connection.core.id();
-    let options = Arc::clone(&connection.core.session.life.target.options);
-    let name = options.name.as_deref();
-    let reason = connection.life().take_reason();
-    let failure = is_failure(&reason) && !connection.life().unwanted;
-    let supervisor = connection.supervisor.take();
-    let supervisor = supervisor.filter(|_| !shared.is_shutting_down());
-    let (verdict, supervisor) = match supervisor {
-        Some(mut supervisor) => {
-            let verdict = supervisor.judge(failure, shared.turn.now);
-            (verdict, Some(supervisor))
-        }
-        None => (Verdict::End, None),
-    };
-    if let Some(supervisor) = supervisor.as_ref().filter(|_| verdict == Verdict::Escalate) {
-        supervisor.record_limit(&connection, shared);
-    }
-    let mut escalates = options.linked && failure || verdict == Verdict::Escalate;
-    let restart = match (verdict, supervisor) {
-        (Verdict::Restart(count), Some(supervisor)) => Some((supervisor, count)),
-        (_, supervisor) => {
-            discard(supervisor);
-            None
-        }
-    };
-    if restart.is_none() {
-        connection.core.abandon(&mut shared.turn);
-    }
-    let legacy = connection.bequeath();
-    let reason = connection.terminate(shared, reason);
-    if let Some((mut supervisor, count)) = restart {
-        if let Some(mut next) = supervisor.restart(id, count, shared) {
-            next.supervisor = Some(supervisor);
-            next.inherit(legacy, reason);
-            // A turn of its own, in which its first attempt is armed.
-            next.core.ready = true;
-            shared.ready.push(id);
-            // What the last one was, this one is not.
-            shared.central.slots().publish(id, next.core.published);
-            connections[index] = Some(Box::new(next));
-            return;
-        }
-        legacy.casts.discard();
-        escalates = true;
-    }
-    shared.central.slots().release(id, name);
-    if escalates {
-        let connection = name.map_or_else(|| id.to_string(), str::to_owned);
-        let reason = Box::new(reason);
-        shared
-            .escalated
-            .push_back(Error::Ended { connection, reason });
-    } else {
-        discard(reason);
     }
 }
 

@@ -1,14 +1,17 @@
-//! What starts a supervised connection anew; when, the session's
+//! The end of a connection, and what starts a supervised one anew; when, the session's
 //! [`supervision`](crate::session::supervision) says.
 
 use super::Shared;
+use super::casts::discard;
 use super::connection::Connection;
+use crate::error::Error;
 use crate::handler::{ConnectionId, Handler};
 use crate::request::Request;
 use crate::session::Time;
-use crate::session::supervision::{Restarts, Supervision, Verdict};
+use crate::session::supervision::{Restarts, Supervision, Verdict, is_failure};
 use crate::trace::{Event, Kind, Limit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// What starts a supervised connection anew.
 pub(super) struct Supervisor {
@@ -65,5 +68,72 @@ impl Supervisor {
             Event::restarting(time, id, count as u64, most)
         });
         Some(connection)
+    }
+}
+
+/// Takes an ended connection out and gives it its last callback. If it is supervised, it may begin
+/// anew in its place.
+pub(super) fn remove(
+    connections: &mut [Option<Box<Connection>>],
+    shared: &mut Shared,
+    index: usize,
+) {
+    let Some(mut connection) = connections[index].take() else {
+        return;
+    };
+    let id = connection.core.id();
+    let options = Arc::clone(&connection.core.session.life.target.options);
+    let name = options.name.as_deref();
+    let reason = connection.life().take_reason();
+    let failure = is_failure(&reason) && !connection.life().unwanted;
+    let supervisor = connection.supervisor.take();
+    let supervisor = supervisor.filter(|_| !shared.is_shutting_down());
+    let (verdict, supervisor) = match supervisor {
+        Some(mut supervisor) => {
+            let verdict = supervisor.judge(failure, shared.turn.now);
+            (verdict, Some(supervisor))
+        }
+        None => (Verdict::End, None),
+    };
+    if let Some(supervisor) = supervisor.as_ref().filter(|_| verdict == Verdict::Escalate) {
+        supervisor.record_limit(&connection, shared);
+    }
+    let mut escalates = options.linked && failure || verdict == Verdict::Escalate;
+    let restart = match (verdict, supervisor) {
+        (Verdict::Restart(count), Some(supervisor)) => Some((supervisor, count)),
+        (_, supervisor) => {
+            discard(supervisor);
+            None
+        }
+    };
+    if restart.is_none() {
+        connection.core.abandon(&mut shared.turn);
+    }
+    let legacy = connection.bequeath();
+    let reason = connection.terminate(shared, reason);
+    if let Some((mut supervisor, count)) = restart {
+        if let Some(mut next) = supervisor.restart(id, count, shared) {
+            next.supervisor = Some(supervisor);
+            next.inherit(legacy, reason);
+            // A turn of its own, in which its first attempt is armed.
+            next.core.ready = true;
+            shared.ready.push(id);
+            // What the last one was, this one is not.
+            shared.central.slots().publish(id, next.core.published);
+            connections[index] = Some(Box::new(next));
+            return;
+        }
+        legacy.casts.discard();
+        escalates = true;
+    }
+    shared.central.slots().release(id, name);
+    if escalates {
+        let connection = name.map_or_else(|| id.to_string(), str::to_owned);
+        let reason = Box::new(reason);
+        shared
+            .escalated
+            .push_back(Error::Ended { connection, reason });
+    } else {
+        discard(reason);
     }
 }

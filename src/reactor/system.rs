@@ -45,9 +45,14 @@ impl From<&Event> for Readiness {
 /// time names a token that nobody has any more (pitfall 24).
 const CLOSING_DEREGISTERS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// Where sockets come from.
+/// Sockets that are closed together at most: each of them keeps a descriptor from somebody.
+const MOST_ENDED: usize = 64;
+
+/// Where sockets come from, and go.
 pub(super) struct Network {
     registry: Registry,
+    /// Sockets that nobody needs any more.
+    ended: Vec<Stream>,
     #[cfg(test)]
     pub(super) simulated: Option<super::simulator::Network>,
 }
@@ -56,6 +61,7 @@ impl Network {
     pub(super) fn new(registry: Registry) -> Self {
         Self {
             registry,
+            ended: Vec::new(),
             #[cfg(test)]
             simulated: None,
         }
@@ -79,11 +85,24 @@ impl Network {
         Ok(stream)
     }
 
-    /// The socket is about to be dropped.
-    pub(super) fn forget(&self, stream: &mut Stream) {
+    /// The socket is done with, and closed before the turn of the loop is over.
+    ///
+    /// To close it takes the kernel longer than anything else in the life of a connection but to connect,
+    /// and has the peer look: on the same machine that is to wake it. Closed one behind the other, several
+    /// wake it once.
+    pub(super) fn forget(&mut self, mut stream: Stream) {
         if !CLOSING_DEREGISTERS {
-            let _ = self.registry.deregister(stream);
+            let _ = self.registry.deregister(&mut stream);
         }
+        self.ended.push(stream);
+        if self.ended.len() >= MOST_ENDED {
+            self.close_ended();
+        }
+    }
+
+    /// Closes those that are done with.
+    pub(super) fn close_ended(&mut self) {
+        self.ended.clear();
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{DisconnectReason, SendError};
 #[derive(Default)]
 pub(crate) struct Aside {
     /// Why the connection ends, once that is known.
-    ending: Option<Box<DisconnectReason>>,
+    ending: Option<DisconnectReason>,
     /// The target as it was built, while an attempt is made with a refreshed one or another server
     /// is tried after a redirect.
     pub(super) built: Option<Target>,
@@ -100,17 +100,25 @@ impl Life {
 
     /// Why it ends, if that is known.
     pub(super) fn ending(&self) -> Option<&DisconnectReason> {
-        self.aside.as_ref()?.ending.as_deref()
+        self.aside.as_ref()?.ending.as_ref()
     }
 
     pub(super) fn set_ending(&mut self, reason: DisconnectReason) {
-        self.aside().ending = Some(Box::new(reason));
+        self.aside().ending = Some(reason);
     }
 
     pub(super) fn take_ending(&mut self) -> Option<DisconnectReason> {
         let reason = self.aside.as_mut()?.ending.take()?;
         self.tidy();
-        Some(*reason)
+        Some(reason)
+    }
+
+    /// Likewise when the end is there. What is no longer needed is given back if the connection goes on;
+    /// otherwise there will be an ending again.
+    pub(super) fn take_last_ending(&mut self) -> Option<DisconnectReason> {
+        let aside = self.aside.as_mut()?;
+        aside.handing = None;
+        aside.ending.take()
     }
 
     /// What is no longer needed takes no memory.

@@ -43,17 +43,15 @@ impl Life {
         self.pong = None;
         self.take_ending();
         let attempt = u64::from(self.attempt);
-        let url = self.target.url.clone();
-        let server = url.host_header();
-        if self.epoch == 0 && self.attempt == 1 {
-            self.record(output, Kind::Connecting, |time, id| {
-                Event::connecting(time, id, attempt, server)
-            });
+        let server = self.target.url.host_header();
+        let kind = if self.epoch == 0 && self.attempt == 1 {
+            Kind::Connecting
         } else {
-            self.record(output, Kind::Reconnecting, |time, id| {
-                Event::reconnecting(time, id, attempt, server)
-            });
-        }
+            Kind::Reconnecting
+        };
+        self.record(output, kind, |time, id| {
+            Event::of_server(time, id, kind, attempt, server)
+        });
         let mut reach = match &self.reach {
             Some(reach) if self.redirects > 0 => reach.redirected(output.now, waited),
             _ => Reach::new(output.now),
@@ -224,7 +222,7 @@ impl Life {
 
     pub(super) fn connect(&mut self, output: &mut Output<'_>, address: SocketAddr) -> Step {
         self.record(output, Kind::TcpConnecting, |time, id| {
-            Event::tcp_connecting(time, id, Address(address))
+            Event::of_address(time, id, Kind::TcpConnecting, address)
         });
         Step::Connect(address)
     }
@@ -258,7 +256,7 @@ impl Life {
         }
         self.begin_securing(output.now);
         self.record(output, Kind::TcpConnected, |time, id| {
-            Event::tcp_connected(time, id, Address(address))
+            Event::of_address(time, id, Kind::TcpConnected, address)
         });
     }
 
@@ -332,14 +330,12 @@ impl Life {
         let Target { url, options } = &self.target;
         let offer = options.deflate.map(|deflate| deflate.offer());
         let head = self.target.request_head(offer.as_deref());
-        let mut request = Vec::with_capacity(512);
         let nonce = output.entropy.take();
         let limits = options.handshake_limits;
-        let handshake = ClientHandshake::new(&head, nonce, limits, &mut request)?;
-        output.frames.extend(&request);
+        let handshake = ClientHandshake::begin(&head, nonce, limits, output.frames)?;
         let server = url.host_header();
         self.record(output, Kind::Upgrading, |time, id| {
-            Event::upgrading(time, id, server)
+            Event::of_server(time, id, Kind::Upgrading, 0, server)
         });
         Ok(Inbound::Upgrading(Box::new(handshake)))
     }
@@ -380,15 +376,14 @@ impl Life {
         self.restore();
         self.epoch = self.epoch.saturating_add(1);
         let (epoch, agreed) = (self.epoch(), response.subprotocol().unwrap_or(""));
-        if epoch == 1 {
-            self.record(output, Kind::Connected, |time, id| {
-                Event::connected(time, id, epoch, agreed)
-            });
+        let kind = if epoch == 1 {
+            Kind::Connected
         } else {
-            self.record(output, Kind::Reconnected, |time, id| {
-                Event::reconnected(time, id, epoch, agreed)
-            });
-        }
+            Kind::Reconnected
+        };
+        self.record(output, kind, |time, id| {
+            Event::of_server(time, id, kind, epoch, agreed)
+        });
         Ok(Inbound::Open(match &self.deflate {
             None => decoder,
             Some(agreed) => decoder.with_deflate(agreed),

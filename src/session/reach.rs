@@ -142,9 +142,11 @@ impl Reach {
 /// RFC 8305 §4: the addresses, in the order of the resolver, with the families taking turns.
 fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_family = addresses.first().map(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = addresses
-        .into_iter()
-        .partition(|address| Some(address.is_ipv6()) == first_family);
+    let of_first = |address: &SocketAddr| Some(address.is_ipv6()) == first_family;
+    if addresses.iter().all(of_first) {
+        return addresses;
+    }
+    let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(of_first);
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
     let mut interleaved = Vec::new();
     loop {

@@ -56,11 +56,7 @@ impl Life {
         self.deadline = None;
         self.queued = 0;
         self.pong = None;
-        if let Some(aside) = &mut self.aside {
-            aside.handing = None;
-        }
-        self.tidy();
-        self.take_ending().unwrap_or(DisconnectReason::Dropped)
+        self.take_last_ending().unwrap_or(DisconnectReason::Dropped)
     }
 
     /// How long the stages of the attempt took that is under way, or was the last.

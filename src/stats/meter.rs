@@ -206,7 +206,6 @@ impl FlowMeter {
 /// What happens seldom, or never, to a connection; of the reactor as a whole it is kept likewise.
 #[derive(Default)]
 struct Rare {
-    disconnects: Counter,
     drops: Counter,
     reconnects: [Counter; Cause::ALL.len()],
     queued_high: Counter,
@@ -220,11 +219,8 @@ struct Rare {
 
 impl Rare {
     fn add(&self, tally: &Tally) {
-        if tally.disconnects > 0 {
-            self.disconnects.add(tally.disconnects);
-            if let Some(cause) = tally.reconnect {
-                self.reconnects[cause as usize].add(1);
-            }
+        if let Some(cause) = tally.reconnect {
+            self.reconnects[cause as usize].add(1);
         }
         if tally.drops > 0 {
             self.drops.add(tally.drops);
@@ -345,6 +341,7 @@ pub(crate) struct ConnectionMeter {
     /// How long each step took, the last time it was taken.
     stage_times: [Micros; Step::ALL.len()],
     opens: Small,
+    disconnects: Small,
     pub(crate) name: Option<Arc<str>>,
     /// Whom the connection is to. Behind a lock because a handler may ask for another; nobody else
     /// ever waits for it.
@@ -367,6 +364,7 @@ impl ConnectionMeter {
             attempt_since: Counter::new(),
             stage_times: Default::default(),
             opens: Small::default(),
+            disconnects: Small::default(),
             name,
             url: Mutex::new(url),
         }
@@ -425,8 +423,15 @@ impl ConnectionMeter {
             self.take_steps(reactor, tally, now_ns);
         }
         if tally.has_rare() {
-            self.busy.make().rare.make().add(tally);
-            reactor.rare.add(tally);
+            let disconnects = tally.disconnects;
+            self.disconnects
+                .add(u32::try_from(disconnects).unwrap_or(u32::MAX));
+            reactor.disconnects.add(disconnects);
+            // Most end once, for good, and have nothing else to tell.
+            if !tally.only_ends() {
+                self.busy.make().rare.make().add(tally);
+                reactor.rare.add(tally);
+            }
             if let Some(round_trip) = tally.round_trip_ns {
                 reactor.round_trips.record(round_trip);
             }
@@ -475,7 +480,7 @@ impl ConnectionMeter {
             sent: traffic(&self.sent_bytes, busy.and_then(|busy| busy.outbound.get())),
             attempts: u64::from(self.attempts.value()),
             opens: u64::from(self.opens.value()),
-            disconnects: rare.disconnects.value(),
+            disconnects: u64::from(self.disconnects.value()),
             reconnects: rare.reconnects(),
             drops: rare.drops.value(),
             queued_bytes: self.queued.value(),
@@ -515,6 +520,7 @@ pub(crate) struct ReactorMeter {
     last_data: Counter,
     attempts: Counter,
     opens: Counter,
+    disconnects: Counter,
     rare: Rare,
     stages: [SharedHistogram; Step::ALL.len()],
     round_trips: SharedHistogram,
@@ -588,7 +594,7 @@ impl ReactorMeter {
             sent: traffic(&self.sent_bytes, Some(&self.outbound)),
             attempts: self.attempts.value(),
             opens: self.opens.value(),
-            disconnects: self.rare.disconnects.value(),
+            disconnects: self.disconnects.value(),
             reconnects: self.rare.reconnects(),
             drops: self.rare.drops.value(),
             queued_bytes: 0,

@@ -216,6 +216,11 @@ impl Tally {
         self.disconnects | self.drops > 0 || self.round_trip_ns.is_some()
     }
 
+    /// Of what is rare, has there been nothing but an end without a return?
+    pub(super) fn only_ends(&self) -> bool {
+        self.reconnect.is_none() && self.drops == 0 && self.round_trip_ns.is_none()
+    }
+
     pub(super) fn took(&self, step: Step) -> bool {
         self.steps & 1 << step as u8 != 0
     }

@@ -108,7 +108,8 @@ impl Fair {
             return;
         }
         let connection = event.connection();
-        let place = self.place_for(connection);
+        let own = self.find(connection);
+        let place = self.place_for(own);
         if index(place) == self.events.len() {
             self.events.push(event);
             self.later.push(NONE);
@@ -116,9 +117,10 @@ impl Fair {
             self.events[index(place)] = event;
             self.later[index(place)] = NONE;
         }
-        let owner = match self.find(connection) {
-            NONE => self.add_owner(connection),
-            owner => owner,
+        // Its only event may have been the one that made room, and with that it is forgotten.
+        let owner = match own {
+            own if own != NONE && self.owners[index(own)].count > 0 => own,
+            _ => self.add_owner(connection),
         };
         self.append(owner, place);
         // Under supervision a connection begins anew after its end.
@@ -164,9 +166,9 @@ impl Fair {
         self.capacity * per_event + size_of_val(&*self.table) + size_of_val(&*self.lists)
     }
 
-    /// A place for an event of `connection`: one never used, or one that an older event gives up.
-    fn place_for(&mut self, connection: u64) -> u32 {
-        let own = self.find(connection);
+    /// A place for an event of the connection with the entry `own`: one never used, or one that an older
+    /// event gives up.
+    fn place_for(&mut self, own: u32) -> u32 {
         if own != NONE && index(self.owners[index(own)].count) >= self.share {
             return self.give_up_oldest(own);
         }
@@ -335,7 +337,9 @@ impl Fair {
             position = (position + 1) & mask;
         }
         self.table[hole] = NONE;
-        self.owners[index(owner)].after = self.vacant;
+        let entry = &mut self.owners[index(owner)];
+        entry.count = 0;
+        entry.after = self.vacant;
         self.vacant = owner;
     }
 }

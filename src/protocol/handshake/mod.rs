@@ -71,7 +71,7 @@ fn accept_for(key: &Key) -> Accept {
     let (front, back) = text.split_at_mut(key.len());
     front.copy_from_slice(key);
     back.copy_from_slice(GUID);
-    base64::encode_array(&sha1::digest(&text))
+    base64::encode_array(&sha1::digest_of_key(&text))
 }
 
 /// How much of an HTTP exchange is taken from the peer.

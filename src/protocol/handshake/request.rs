@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{Key, VERSION, parse_extensions};
+use super::{Key, parse_extensions};
+use crate::protocol::buffer::Buffer;
 use crate::protocol::http::is_token;
 use crate::protocol::url::Url;
 
@@ -68,7 +69,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// Writes the request in the order RFC 6455 §4.1 asks for things.
-    pub(super) fn write(&self, key: &Key, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, key: &Key, out: &mut impl Out) {
         let own = |name: &str| {
             let same = |(other, _): &&(String, String)| other.eq_ignore_ascii_case(name);
             self.headers
@@ -77,15 +78,14 @@ impl<'a> RequestHead<'a> {
                 .map(|(_, value)| value.as_str())
         };
         // "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1."
-        for part in ["GET ", self.url.path_and_query(), " HTTP/1.1\r\n"] {
-            out.extend_from_slice(part.as_bytes());
-        }
-        let host = own("Host").unwrap_or(self.url.host_header());
-        write_header(out, "Host", host.as_bytes());
-        write_header(out, "Upgrade", b"websocket");
-        write_header(out, "Connection", b"Upgrade");
-        write_header(out, "Sec-WebSocket-Key", key);
-        write_header(out, "Sec-WebSocket-Version", VERSION.as_bytes());
+        out.put(b"GET ");
+        out.put(self.url.path_and_query().as_bytes());
+        out.put(b" HTTP/1.1\r\nHost: ");
+        out.put(own("Host").unwrap_or(self.url.host_header()).as_bytes());
+        // RFC 6455 §4.1: of the version, "The value of this header field MUST be 13."
+        out.put(b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ");
+        out.put(key);
+        out.put(b"\r\nSec-WebSocket-Version: 13\r\n");
         if let Some(origin) = own("Origin").or(self.origin) {
             write_header(out, "Origin", origin.as_bytes());
         }
@@ -110,7 +110,25 @@ impl<'a> RequestHead<'a> {
                 write_header(out, name, value.as_bytes());
             }
         }
-        out.extend_from_slice(b"\r\n");
+        out.put(b"\r\n");
+    }
+}
+
+/// Where a head is written to.
+pub(crate) trait Out {
+    /// Puts `bytes` at the end.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Out for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Out for Buffer {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend(bytes);
     }
 }
 
@@ -128,9 +146,9 @@ const OWNED: [&str; 4] = [
 const OWNED_PREFIX: &str = "Sec-WebSocket-";
 
 /// Writes one header line; name and value have been validated.
-pub(super) fn write_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(super) fn write_header(out: &mut impl Out, name: &str, value: &[u8]) {
     for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
+        out.put(part);
     }
 }
 

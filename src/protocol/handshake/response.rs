@@ -2,7 +2,7 @@
 //! §4.1 before the first frame may be believed.
 
 use super::body::{BodyReader, BodyState};
-use super::request::{HeaderError, RequestHead};
+use super::request::{HeaderError, Out, RequestHead};
 use super::{
     Accept, HandshakeError, HandshakeLimits, Key, Misbehaviour, Rejection, accept_for,
     parse_extensions,
@@ -62,6 +62,16 @@ impl ClientHandshake {
         nonce: [u8; 16],
         limits: HandshakeLimits,
         out: &mut Vec<u8>,
+    ) -> Result<Self, HeaderError> {
+        Self::begin(request, nonce, limits, out)
+    }
+
+    /// The same, wherever the request is to be written.
+    pub(crate) fn begin(
+        request: &RequestHead<'_>,
+        nonce: [u8; 16],
+        limits: HandshakeLimits,
+        out: &mut impl Out,
     ) -> Result<Self, HeaderError> {
         request.validate()?;
         let key: Key = base64::encode_array(&nonce);

@@ -71,6 +71,7 @@ fn a_queue_that_hardly_moves_is_given_up_in_the_end() {
     assert_eq!(rig.life.stage, Stage::Over);
     // What it was waiting for does not outlive it.
     rig.life.take_reason();
+    rig.life.tidy();
     assert!(rig.life.aside.is_none());
 }
 

@@ -231,6 +231,7 @@ fn what_was_dropped_is_known_while_somebody_waits() {
     assert_eq!(rig.life.entered(), 2);
     rig.life.watch(false);
     rig.life.take_reason();
+    rig.life.tidy();
     assert!(rig.life.aside.is_none());
 }
 

@@ -88,6 +88,7 @@ fn a_failure_is_the_attempts_own() {
         assert_eq!(rig.pass_to_deadline(), Step::Wait);
         assert_eq!(rig.life.stage, Stage::Over);
         let reason = rig.life.take_reason();
+        rig.life.tidy();
         assert!(rig.life.aside.is_none());
         let DisconnectReason::ConnectFailed(Error::Refresh(error)) = reason else {
             panic!("{reason:?}");

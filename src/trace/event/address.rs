@@ -11,10 +11,11 @@ pub(crate) struct Address(pub(crate) SocketAddr);
 /// `255.255.255.255:65535`.
 const LONGEST: usize = 21;
 
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Address {
+    /// Writes the text of an IPv4 address, and passes it on; none of an IPv6 address, which is for `Display`.
+    pub(crate) fn write<T>(self, pass: impl FnOnce(&str) -> T) -> Option<T> {
         let SocketAddr::V4(address) = self.0 else {
-            return self.0.fmt(f);
+            return None;
         };
         let mut text = [0; LONGEST];
         let mut length = 0;
@@ -26,21 +27,26 @@ impl fmt::Display for Address {
         // In place of the last dot.
         text[length - 1] = b':';
         length = write_number(&mut text, length, address.port());
-        f.write_str(std::str::from_utf8(&text[..length]).map_err(|_| fmt::Error)?)
+        std::str::from_utf8(&text[..length]).ok().map(pass)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let written = self.write(|text| f.write_str(text));
+        written.unwrap_or_else(|| self.0.fmt(f))
     }
 }
 
 /// Writes `number` in decimal digits behind the first `length` bytes; returns how many there are then.
 fn write_number(text: &mut [u8; LONGEST], length: usize, number: u16) -> usize {
-    let mut unit = 1;
-    while number / unit >= 10 {
-        unit *= 10;
-    }
     let mut end = length;
-    while unit > 0 {
-        text[end] = b'0' + (number / unit % 10) as u8;
-        end += 1;
-        unit /= 10;
+    // By constants, so that nothing is divided.
+    for unit in [10_000, 1000, 100, 10, 1] {
+        if number >= unit || unit == 1 {
+            text[end] = b'0' + (number / unit % 10) as u8;
+            end += 1;
+        }
     }
     end
 }

@@ -5,9 +5,41 @@
 //! is foreign code that may panic, therefore has to be passed where panics are caught.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use super::super::kind::{Callback, Kind, Level, Limit, Stage, Subject, Timer};
+use super::address::Address;
 use super::{Event, Frame, FrameHead, RECEIVED, RESUMED};
+
+/// What every attempt to connect records, with texts that need no formatting.
+impl Event {
+    /// An event about the server that is named: [`Kind::Connecting`], [`Kind::Reconnecting`] or
+    /// [`Kind::Upgrading`], or about what was agreed with it: [`Kind::Connected`].
+    #[inline]
+    pub(crate) fn of_server(
+        time_ns: u64,
+        connection: u64,
+        kind: Kind,
+        value: u64,
+        text: &str,
+    ) -> Event {
+        let event = Event::new(time_ns, connection, kind).with_str(text);
+        Event { value, ..event }
+    }
+
+    /// [`Kind::TcpConnecting`] or [`Kind::TcpConnected`].
+    #[inline]
+    pub(crate) fn of_address(
+        time_ns: u64,
+        connection: u64,
+        kind: Kind,
+        address: SocketAddr,
+    ) -> Event {
+        let (event, address) = (Event::new(time_ns, connection, kind), Address(address));
+        let written = address.write(|text| event.with_str(text));
+        written.unwrap_or_else(|| event.with_text(&address))
+    }
+}
 
 /// Connecting.
 impl Event {

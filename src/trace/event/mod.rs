@@ -149,9 +149,17 @@ impl Event {
         self
     }
 
+    /// Likewise of a text that is there already.
+    #[inline]
+    fn with_str(mut self, text: &str) -> Event {
+        let mut detail = TextWriter { event: &mut self };
+        let _ = fmt::Write::write_str(&mut detail, text);
+        self
+    }
+
     fn with_close(mut self, code: Option<u16>, reason: &str) -> Event {
         self.code = code.unwrap_or(0);
-        self.with_text(&reason)
+        self.with_str(reason)
     }
 
     /// Numbers the event among those of its connection; what is missing shows as a gap then.
