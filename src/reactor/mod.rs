@@ -8,7 +8,7 @@
 //!
 //! - [`connection`]: one connection's turn; [`connect`] is how it gets its socket, [`admission`] when.
 //! - [`receive`]: from the socket into the decoder.
-//! - [`dispatch`]: bytes to callbacks.
+//! - [`delivery`]: bytes to callbacks; [`dispatch`] guards them.
 //! - [`casts`]: those that wait for a connection to open.
 //! - [`link`]: the socket, TLS, and output that waits; [`socket`]: how it is opened.
 //! - [`remote`]: commands from other threads; [`slots`] is what they may know.
@@ -26,6 +26,7 @@ mod casts;
 mod client;
 mod connect;
 mod connection;
+mod delivery;
 mod dispatch;
 mod kernel;
 mod link;

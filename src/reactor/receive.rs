@@ -4,7 +4,7 @@
 
 use super::Shared;
 use super::connection::Connection;
-use super::dispatch::Input;
+use super::delivery::Input;
 use super::link::{LinkWire, More};
 use crate::error::Error;
 use crate::handler::ConnectionId;
