@@ -54,7 +54,13 @@ impl Socket {
         }
         let mut length = 0;
         for buffer in buffers {
-            length += link.down.arrived.read(buffer)?;
+            let mut room = &mut buffer[..];
+            // A read of a queue ends where its storage does, not where it does.
+            while !room.is_empty() && !link.down.arrived.is_empty() {
+                let taken = link.down.arrived.read(room)?;
+                room = &mut room[taken..];
+                length += taken;
+            }
         }
         state.send_down(self.number);
         Ok(length)
