@@ -7,9 +7,9 @@
 //! returns to it as soon as the message was delivered, so that an idle connection owns no buffer.
 //!
 //! [`Decoder::decode`] always takes all of its input: `None` means that everything was taken and more is
-//! needed. A caller that can bring the beginning of a message once more, with its rest behind it, asks
-//! [`Decoder::may_come_again`] and keeps it. A good message in front of a bad frame is delivered first; the error comes with the next
-//! call, and sticks.
+//! needed. A caller that can bring the beginning of a message once more, with its rest behind it, may
+//! ask and keep it (`may_come_again`). A good message in front of a bad frame is delivered first; the
+//! error comes with the next call, and sticks.
 
 use super::Role;
 use super::assembly::{Assembly, MessageKind, PartialFrame, rotated};
