@@ -190,8 +190,21 @@ impl Session {
         }
     }
 
+    /// Counts also what no policy brings back, such as a connection that the peer ended while this side
+    /// was closing it: the handler may go on all the same, and then the policy goes on counting.
+    fn count_failure(&mut self, disconnect: &Disconnect<'_>) {
+        if matches!(disconnect.reason, DisconnectReason::Local { .. }) {
+            return;
+        }
+        let span = self.last_batch.zip(self.first_batch);
+        let span = span.map(|(last, first)| last.since(first));
+        let good = disconnect.was_open() && span.is_some_and(|span| span >= RESET_AFTER);
+        self.failures = if good { 0 } else { self.failures + 1 };
+    }
+
     /// Full jitter between bounds, from the start after data came in for a while.
     fn check_policy(&mut self, id: ConnectionId, disconnect: &Disconnect<'_>) {
+        self.count_failure(disconnect);
         let reason = disconnect.reason;
         let ends = matches!(reason, DisconnectReason::Local { .. }) || reason.is_handler_failure();
         let Some(delay) = disconnect.policy else {
@@ -199,10 +212,6 @@ impl Session {
             return self.require(ends || closed || self.is_late(), "the policy gives up");
         };
         self.require(!ends, "the policy goes on");
-        let span = self.last_batch.zip(self.first_batch);
-        let span = span.map(|(last, first)| last.since(first));
-        let good = disconnect.was_open() && span.is_some_and(|span| span >= RESET_AFTER);
-        self.failures = if good { 0 } else { self.failures + 1 };
         let bound = match self.failures {
             0 => Duration::ZERO,
             failures => MOST.min(LEAST * (1 << (failures - 1).min(10))),
