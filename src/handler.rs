@@ -266,15 +266,16 @@ pub(crate) struct Story<'a> {
 pub(crate) enum LastOnes<'a> {
     /// In a copy, because the callback that is told of them may cause others.
     Copied(&'a [trace::Event]),
-    /// Where they were recorded, those of this connection.
-    In(&'a trace::Ring, u64),
+    /// Where they were recorded, those of this connection; with its frames, if it had any recorded.
+    In(&'a trace::Ring, u64, bool),
 }
 
 impl Story<'_> {
     fn last_events(&self) -> LastEvents<'_> {
         let events = match self.events {
             LastOnes::Copied(events) => Events::sorted(events.iter()),
-            LastOnes::In(ring, connection) => ring.of(connection),
+            LastOnes::In(ring, connection, true) => ring.of(connection),
+            LastOnes::In(ring, connection, false) => Events::sorted(ring.lifecycle_of(connection)),
         };
         LastEvents::new(events, self.name)
     }
@@ -373,6 +374,9 @@ pub trait Handler: Any {
     }
 
     /// The connection has ended, or an attempt to open it failed: what now?
+    ///
+    /// Its socket is closed when this turn of the reactor ends at the latest, or before another one is
+    /// opened.
     fn on_disconnect(&mut self, cx: &mut Context<'_>, disconnect: &Disconnect<'_>) -> Reconnect {
         let _ = (cx, disconnect);
         Reconnect::ByPolicy
@@ -608,8 +612,8 @@ impl Context<'_> {
         self.life.close(&mut self.output, Some(close))
     }
 
-    /// Ends the connection at once, without the closing handshake: the TCP connection is closed, and the
-    /// peer finds that it has ended without a Close frame, which it calls 1006 (RFC 6455 §7.1.5). For a
+    /// Ends the connection at once, without the closing handshake: the TCP connection is closed, when this
+    /// turn of the reactor ends at the latest, and the peer finds that it has ended without a Close frame, which it calls 1006 (RFC 6455 §7.1.5). For a
     /// peer that is not worth waiting for; everywhere else [`close`](Self::close) is better manners.
     ///
     /// Lost are output that waits, what this turn has sent, and messages that were read already but not

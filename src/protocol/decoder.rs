@@ -2,7 +2,7 @@
 //!
 //! Before this comes the read; after it, the session looks at control frames and the handler gets
 //! the messages. The decoder works in the caller's buffer: a message that lies in it whole, which
-//! is nearly every one, is handed out as a slice of it. Only what is cut by the end of the buffer,
+//! is nearly every one, is handed out as a slice of it. What is cut by the end of the buffer,
 //! or spread over several frames, is gathered in an `assembly`, which comes from a [`Pool`] and
 //! returns to it as soon as the message was delivered, so that an idle connection owns no buffer.
 //!
@@ -221,12 +221,13 @@ impl Decoder {
         })
     }
 
-    /// Is `input`, of which [`whole_messages`](Self::whole_messages) has taken nothing, the beginning of
-    /// such a message of at most `longest` bytes? Then it need not be taken: it can come again, with its
-    /// rest behind it, and nothing of it is gathered.
+    /// Is `input`, of which [`whole_messages`](Self::whole_messages) has taken nothing, the beginning of a
+    /// binary message in one frame of at most `longest` bytes? Then it need not be taken: it can come
+    /// again, with its rest behind it, and nothing of it is gathered. Text is taken in any case, so that
+    /// what is wrong with it is found when it arrives and not when it is complete.
     pub(crate) fn may_come_again(&self, input: &[u8], longest: usize) -> bool {
         let longest = self.limits.longest().min(longest as u64);
-        matches!(input, [WHOLE_TEXT | WHOLE_BINARY, ..])
+        input.first() == Some(&WHOLE_BINARY)
             && length_if_cut(input)
                 .is_some_and(|length| length >= LEAST_ROOM && length as u64 <= longest)
     }
@@ -578,8 +579,8 @@ fn take_whole<'i>(input: &mut &'i [u8]) -> Option<Event<'i>> {
 }
 
 /// With less of a frame missing than this, in bytes, it goes through the shared buffer: the copy is
-/// cheaper than a read of its own. And shorter ones are gathered when they are cut: the copy is cheaper
-/// than what it takes to go without, and bad text is noticed byte by byte.
+/// cheaper than a read of its own. And shorter messages are gathered when they are cut: the copy is cheaper
+/// than what it takes to go without.
 const LEAST_ROOM: usize = 4096;
 
 /// So much is received into a message at a time, in bytes, that it is still in the cache when it is

@@ -1,8 +1,8 @@
 //! Heads of HTTP/1.1 messages (RFC 9112), parsed while they arrive.
 //!
-//! Bytes come in as the socket delivers them, one at a time if need be. Each is looked at when it
-//! comes and never searched again: complete lines are parsed and put away, and of an incomplete line
-//! only the part that just arrived is searched for its end. The parser stops right behind the blank
+//! Bytes come in as the socket delivers them, one at a time if need be. A head that is there whole, as
+//! nearly every one, is checked in one go. Otherwise complete lines are parsed and put away, and of an
+//! incomplete line only the part that just arrived is searched for its end. The parser stops right behind the blank
 //! line, so that whatever follows (frames, in a `101` answer) is left untouched for the next layer.
 //! [`super::handshake`] decides what a head means; here it only has to be well-formed.
 //!
@@ -926,8 +926,6 @@ mod tests {
         assert_eq!(parser.partial.capacity(), 0);
     }
 
-    /// The head is fed in single bytes with one long line. Rescanning would look at 2 * 10^12 bytes
-    /// and not come back within the life of this test run.
     /// A head that comes in one piece is read in another way than one that comes in pieces: not otherwise.
     #[test]
     fn in_one_piece_or_in_many_it_is_the_same_head() {
@@ -965,6 +963,8 @@ mod tests {
         );
     }
 
+    /// The head is fed in single bytes with one long line. Rescanning would look at 2 * 10^12 bytes
+    /// and not come back within the life of this test run.
     #[test]
     fn pitfall_07_no_rescan_of_what_already_arrived() {
         const LENGTH: usize = 2_000_000;

@@ -75,7 +75,7 @@ pub fn copy(destination: &mut [u8], source: &[u8], key: MaskKey) {
     if source.len() <= SHORT {
         copy_short(destination, source, key);
     } else {
-        Implementation::best_for_copies().copy(destination, source, key);
+        Implementation::for_copies().copy(destination, source, key);
     }
 }
 
@@ -162,12 +162,6 @@ impl Implementation {
         Self(usable.unwrap_or(InstructionSet::Scalar))
     }
 
-    /// The one to be asked for once and then to [`run`](Self::run) many short copies with.
-    #[must_use]
-    pub(crate) fn for_copies() -> Self {
-        Self::best_for_copies()
-    }
-
     /// Does `work`, and what is inlined into it, in code for this instruction set if it is AVX2. The
     /// short copies in it then have wider registers without asking what the CPU can do, and without a
     /// call each; so `work` takes what it needs as arguments, which stay in registers too.
@@ -183,9 +177,10 @@ impl Implementation {
 
     /// The best for [`copy`], which the kernel's copy follows: with AVX-512 a send of 16 KiB or of 1 MiB
     /// took 6 % longer than with AVX2, and one of 1 KiB as long. Some processors lower their clock for
-    /// it, and stay there for a while.
+    /// it, and stay there for a while. Whoever makes many short copies asks once, and then for
+    /// [`run`](Self::run).
     #[inline]
-    fn best_for_copies() -> Self {
+    pub(crate) fn for_copies() -> Self {
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
         if InstructionSet::Avx2.is_usable() {
             return Self(InstructionSet::Avx2);

@@ -51,6 +51,7 @@ impl Approaches {
         debug_assert!(approach.racers.is_empty());
         if self.0.len() < MAX_SPARE {
             (approach.permit, approach.lookup) = (None, 0);
+            approach.racers.clear();
             self.0.push(approach);
         }
     }

@@ -60,7 +60,9 @@ pub(super) fn deliver_frames(
             if taken > 0 {
                 continue;
             }
-            if may_leave > 0 && decoder.may_come_again(bytes, may_leave) {
+            // A trace of frames shows each when its header arrives.
+            if may_leave > 0 && !records_whole(cx.life) && decoder.may_come_again(bytes, may_leave)
+            {
                 return Ok(bytes.len());
             }
         }

@@ -437,7 +437,7 @@ impl Core {
             reason: &reason,
             epoch: life.epoch(),
             story: Story {
-                events: LastOnes::In(turn.trace.ring(), life.id),
+                events: LastOnes::In(turn.trace.ring(), life.id, life.framed.get()),
                 name: life.name().map(|name| &**name),
             },
         };

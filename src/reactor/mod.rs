@@ -177,7 +177,7 @@ struct Turn {
     lap: Time,
     /// One is at work in this connection's turn.
     handling: bool,
-    /// One socket at most had news in the last turn of the loop.
+    /// One socket at most had news in the last turn of the loop, or more to read than its share.
     is_lone: bool,
     pool: Pool,
     deflaters: Deflaters,
@@ -392,8 +392,8 @@ impl Reactor {
     /// The turn after the poll's news, of which there were so many: everything else that is to be
     /// done now. `woken`: other threads have left commands.
     fn finish_turn(&mut self, news: u64, woken: bool) -> Result<(), Error> {
-        self.shared.turn.is_lone = news <= 1;
-        // Before others connect: the peer is awake then.
+        self.shared.turn.is_lone = news <= 1 && self.shared.ready.len() <= 1;
+        // Together, and before anything else: the peer is awake then.
         self.shared.network.close_ended();
         self.handle_ready();
         #[cfg(feature = "tls")]

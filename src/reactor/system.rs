@@ -69,11 +69,13 @@ impl Network {
 
     /// A socket that has begun to connect to `address`. The poll reports it under `token`.
     pub(super) fn open(
-        &self,
+        &mut self,
         address: SocketAddr,
         options: &SocketOptions,
         token: Token,
     ) -> io::Result<Stream> {
+        // A peer that allows so many connections, and the limit of descriptors, count them until then.
+        self.close_ended();
         #[cfg(test)]
         if let Some(network) = &self.simulated {
             return Ok(Stream::Simulated(network.open(address, token)));
@@ -85,7 +87,7 @@ impl Network {
         Ok(stream)
     }
 
-    /// The socket is done with, and closed before the turn of the loop is over.
+    /// The socket is done with, and closed before another one is opened or the turn of the loop is over.
     ///
     /// To close it takes the kernel longer than anything else in the life of a connection but to connect,
     /// and has the peer look: on the same machine that is to wake it. Closed one behind the other, several

@@ -32,7 +32,7 @@ impl Stretch {
     }
 
     /// Fills `out`. Each time the key is replaced by bytes of its own stream that nobody else gets,
-    /// so that whoever reads this memory later cannot tell what was given out before.
+    /// so that whoever reads this memory later cannot tell what was given out before the last batch.
     ///
     /// # Errors
     /// The source's, when it is asked.

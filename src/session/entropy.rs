@@ -13,8 +13,8 @@ const BATCH: usize = 4096 - 32;
 /// Fills a buffer with unpredictable bytes.
 pub(crate) type Source = Box<dyn FnMut(&mut [u8]) -> io::Result<()>>;
 
-/// A buffered source of unpredictable bytes. Each byte is given out once. It is not erased then: a key
-/// stands in its frame and a nonce in its request, for everybody on the way to see.
+/// A buffered source of unpredictable bytes. Each byte is given out once. It is not erased then: the peer
+/// learns keys and nonces anyway, and when a heartbeat or an attempt is due shows by itself.
 pub(crate) struct Entropy {
     /// Not in a box of its own, which would be one more thing to load for each key.
     bytes: [u8; BATCH],

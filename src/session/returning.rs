@@ -49,7 +49,7 @@ impl Life {
         true
     }
 
-    /// Why it ended. The reactor has dropped the TCP connection.
+    /// Why it ended. The reactor is done with the TCP connection.
     pub(crate) fn take_reason(&mut self) -> DisconnectReason {
         self.sends = Sends::Unknown;
         self.liveness = None;

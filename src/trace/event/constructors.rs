@@ -14,7 +14,7 @@ use super::{Event, Frame, FrameHead, RECEIVED, RESUMED};
 /// What every attempt to connect records, with texts that need no formatting.
 impl Event {
     /// An event about the server that is named: [`Kind::Connecting`], [`Kind::Reconnecting`] or
-    /// [`Kind::Upgrading`], or about what was agreed with it: [`Kind::Connected`].
+    /// [`Kind::Upgrading`], or about what was agreed with it: [`Kind::Connected`] or [`Kind::Reconnected`].
     #[inline]
     pub(crate) fn of_server(
         time_ns: u64,

@@ -6,7 +6,10 @@ use super::super::server::{Play, Server};
 use super::super::world::World;
 use super::{ADDRESS, URL, once};
 use crate::handler::{Context, Disconnect, Handler, HandlerResult, Message, Reconnect};
+use crate::protocol::frame::OpCode;
 use crate::session::policy::ReconnectPolicy;
+use crate::trace::Level;
+use crate::trace::kind::Kind;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,9 +33,10 @@ impl Told {
 
 impl Handler for Told {
     fn on_message(&mut self, _cx: &mut Context<'_>, message: Message<'_>) -> HandlerResult {
-        if let Message::Text(text) = message {
-            self.0.borrow_mut().push(text.to_owned());
-        }
+        let bytes = message.as_bytes();
+        self.0
+            .borrow_mut()
+            .push(String::from_utf8_lossy(bytes).into_owned());
         Ok(())
     }
 
@@ -42,7 +46,7 @@ impl Handler for Told {
     }
 }
 
-/// A text that shows where each part of it belongs.
+/// Bytes that show where each of them belongs.
 fn numbers(from: usize) -> String {
     let mut text = String::new();
     for number in from.. {
@@ -54,9 +58,18 @@ fn numbers(from: usize) -> String {
     text
 }
 
-fn frame(payload: &[u8]) -> Vec<u8> {
+fn frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).expect("a middling length");
-    [&[0x81, 126][..], &length.to_be_bytes(), payload].concat()
+    [
+        &[0x80 | opcode as u8, 126][..],
+        &length.to_be_bytes(),
+        payload,
+    ]
+    .concat()
+}
+
+fn binary(text: &str) -> Vec<u8> {
+    frame(OpCode::Binary, text.as_bytes())
 }
 
 fn raw(bytes: &[u8]) -> Play {
@@ -82,7 +95,7 @@ fn owner(world: &World) -> Option<u64> {
 fn what_is_cut_is_left_where_it_lies() {
     let mut world = World::new();
     world.serve(ADDRESS, || {
-        let stream = [frame(numbers(0).as_bytes()), frame(numbers(9).as_bytes())].concat();
+        let stream = [binary(&numbers(0)), binary(&numbers(9))].concat();
         Server::open()
             .then(SECOND, raw(&[&b"\x81\x01a"[..], &stream[..5000]].concat()))
             .then(SECOND, raw(&stream[5000..8000]))
@@ -109,7 +122,7 @@ fn what_is_cut_is_left_where_it_lies() {
 fn what_is_cut_is_gathered_before_another_is_read() {
     let mut world = World::new();
     world.serve(ADDRESS, || {
-        let stream = frame(numbers(0).as_bytes());
+        let stream = binary(&numbers(0));
         Server::open()
             .then(SECOND, raw(&stream[..5000]))
             .then(2 * SECOND, raw(&stream[5000..]))
@@ -133,34 +146,42 @@ fn what_is_cut_is_gathered_before_another_is_read() {
     world.check_end();
 }
 
-/// Bad text is found out when it is gathered, and the connection that reads then goes on.
+/// Text is gathered at once: what is wrong with it is found when it arrives, and not when it is complete.
 #[test]
-fn bad_text_that_is_gathered_ends_its_own_connection() {
+fn text_that_is_cut_is_not_left() {
     let mut world = World::new();
     world.serve(ADDRESS, || {
-        let stream = frame(&[&[0xff; 5000][..], numbers(0).as_bytes()].concat());
-        Server::open().then(SECOND, raw(&stream[..6000]))
-    });
-    world.serve(OTHER, || {
-        let between = Play::Text(numbers(5000));
+        let good = frame(OpCode::Text, numbers(0).as_bytes());
+        let bad = frame(OpCode::Text, &[&[b'a'; 5000][..], &[0xff; 5000]].concat());
         Server::open()
-            .then(SECOND, between)
-            .then(SECOND, Play::Close(1000, String::new()))
+            .then(SECOND, raw(&good[..6000]))
+            .then(SECOND, raw(&good[6000..]))
+            .then(SECOND, raw(&bad[..6000]))
+            .then(SECOND, raw(&bad[6000..]))
     });
     let told = Told::default();
-    let id = world.connect(once(URL), told.clone());
-    let other = Told::default();
-    world.at(1500, {
-        let other = other.clone();
-        move |world| {
-            assert_eq!(owner(world), Some(id.into()));
-            world.connect(once(OTHER_URL), other);
-        }
+    world.connect(once(URL), told.clone());
+    world.run_until(Duration::from_millis(1900));
+    assert_eq!(owner(&world), None);
+    world.run_until(Duration::from_millis(3900));
+    let told = told.texts();
+    assert!(told[0] == numbers(0));
+    assert!(told[1].contains("UTF-8"), "{:?}", told[1]);
+}
+
+/// Who traces frames sees each when its header arrives.
+#[test]
+fn what_is_traced_is_not_left() {
+    let mut world = World::new();
+    world.serve(ADDRESS, || {
+        Server::open().then(SECOND, raw(&binary(&numbers(0))[..5000]))
     });
-    world.run();
-    world.check_end();
-    assert!(told.texts()[0].contains("UTF-8"), "{:?}", told.texts());
-    assert!(other.texts()[0] == numbers(5000));
+    let id = world.connect(once(URL).trace(Level::Frames), Told::default());
+    world.run_until(Duration::from_millis(1900));
+    assert_eq!(owner(&world), None);
+    let events = world.reactor.trace().of(id.into());
+    let frames = events.filter(|event| event.kind() == Kind::FrameReceived);
+    assert_eq!(frames.count(), 1);
 }
 
 /// The stream that ends within a message takes the beginning of it along: the next one begins anew.
@@ -169,7 +190,7 @@ fn what_is_cut_does_not_outlast_its_socket() {
     for end in [End::Finished, End::Reset] {
         let mut world = World::new();
         world.serve(ADDRESS, move || {
-            let stream = frame(numbers(0).as_bytes());
+            let stream = binary(&numbers(0));
             Server::open()
                 .then(SECOND, raw(&stream[..5000]))
                 .then(SECOND, Play::End(end))
