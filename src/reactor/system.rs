@@ -133,3 +133,30 @@ impl Clock {
         Time::from_nanoseconds(self.stopwatch.elapsed())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    /// Its peer finds the end without a turn of the loop having ended.
+    #[test]
+    fn what_is_done_with_is_closed_before_another_is_opened() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("bound");
+        let poll = mio::Poll::new().expect("a poll");
+        let registry = poll.registry().try_clone().expect("a registry");
+        let mut network = Network::new(registry);
+        let options = SocketOptions::default();
+        let first = network.open(address, &options, Token(1)).expect("a socket");
+        let (mut peer, _): (TcpStream, _) = listener.accept().expect("it connects");
+        peer.set_nonblocking(true).expect("a socket");
+        network.forget(first);
+        let still_open = peer.read(&mut [0]).expect_err("nothing was sent");
+        assert_eq!(still_open.kind(), io::ErrorKind::WouldBlock);
+        let _second = network.open(address, &options, Token(2)).expect("a socket");
+        let (_other, _) = listener.accept().expect("it connects, too");
+        assert_eq!(peer.read(&mut [0]).expect("the end"), 0);
+    }
+}
