@@ -83,8 +83,19 @@ impl Life {
         reason: &DisconnectReason,
     ) -> Option<Duration> {
         let policy = &self.target.options.reconnect;
+        let good = self
+            .heard
+            .data_span()
+            .is_some_and(|span| policy.resets(span));
         let asked = match reason {
-            DisconnectReason::Local { .. } => return None,
+            DisconnectReason::Local { .. } => {
+                // No failure, and of one that was open no continuation of those before it. During an
+                // attempt, what was heard is still that of the connection before.
+                if good && self.attempt == 0 {
+                    self.failures = 0;
+                }
+                return None;
+            }
             DisconnectReason::ConnectFailed(error) => {
                 self.failures = self.failures.saturating_add(1);
                 match error {
@@ -95,10 +106,6 @@ impl Life {
                 }
             }
             _ => {
-                let good = self
-                    .heard
-                    .data_span()
-                    .is_some_and(|span| policy.resets(span));
                 self.failures = if good {
                     0
                 } else {

@@ -1,9 +1,12 @@
 //! What an open is told of the time before it.
 
-use super::Rig;
-use crate::error::Error;
+use super::{Rig, SECOND};
+use crate::error::{DisconnectReason, Error};
+use crate::session::Life;
 use crate::session::aside::Comeback::{self, Again, Anew, Elsewhere};
+use crate::session::policy::ReconnectPolicy;
 use std::io;
+use std::time::Duration;
 
 /// What the next open would be told.
 fn before(rig: &mut Rig) -> Option<(Comeback, String)> {
@@ -81,15 +84,48 @@ fn another_target_is_said_so() {
 fn a_restart_is_said_so_until_it_opens() {
     let mut rig = Rig::new(|_| {});
     let held = rig.life.take_held();
-    rig.life
-        .succeed(crate::error::DisconnectReason::Dropped, held, 0);
+    rig.life.succeed(DisconnectReason::Dropped, held, 0);
     fail_attempt(&mut rig);
     rig.lose(Again);
     rig.open();
-    let reason = crate::error::DisconnectReason::Dropped.to_string();
+    let reason = DisconnectReason::Dropped.to_string();
     assert_eq!(before(&mut rig), Some((Anew, reason)));
     let reason = dropped(&mut rig);
     rig.lose(Again);
     rig.open();
     assert_eq!(before(&mut rig), Some((Again, reason)));
+}
+
+/// What the policy says of the end that is there; the next attempt comes whatever it says.
+fn policy_delay(rig: &mut Rig, reason: &DisconnectReason) -> Option<Duration> {
+    let delay = rig.with(|life, output| life.policy_delay(output, reason));
+    rig.lose(Again);
+    delay
+}
+
+/// A connection that the handler ends is no failure. Nor do those before it count any more, if it was good.
+#[test]
+fn a_good_connection_that_this_side_ends_is_the_end_of_failures_in_a_row() {
+    for (life, again) in [(SECOND, true), (SECOND / 2, false)] {
+        let mut rig = Rig::new(|options| {
+            let policy = ReconnectPolicy::fixed(SECOND).reset_after(SECOND);
+            options.reconnect = policy.max_attempts(2);
+        });
+        let refused = || {
+            let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+            DisconnectReason::ConnectFailed(Error::Io(refused))
+        };
+        fail_attempt(&mut rig);
+        assert!(policy_delay(&mut rig, &refused()).is_some());
+        rig.open();
+        rig.life.heard.message(rig.now);
+        rig.pass(life);
+        rig.life.heard.message(rig.now);
+        rig.with(Life::abort);
+        let reason = String::new();
+        let local = DisconnectReason::Local { code: None, reason };
+        assert_eq!(policy_delay(&mut rig, &local), None);
+        fail_attempt(&mut rig);
+        assert_eq!(policy_delay(&mut rig, &refused()).is_some(), again);
+    }
 }

@@ -193,13 +193,14 @@ impl Session {
     /// Counts also what no policy brings back, such as a connection that the peer ended while this side
     /// was closing it: the handler may go on all the same, and then the policy goes on counting.
     fn count_failure(&mut self, disconnect: &Disconnect<'_>) {
-        if matches!(disconnect.reason, DisconnectReason::Local { .. }) {
-            return;
-        }
         let span = self.last_batch.zip(self.first_batch);
         let span = span.map(|(last, first)| last.since(first));
         let good = disconnect.was_open() && span.is_some_and(|span| span >= RESET_AFTER);
-        self.failures = if good { 0 } else { self.failures + 1 };
+        if good {
+            self.failures = 0;
+        } else if !matches!(disconnect.reason, DisconnectReason::Local { .. }) {
+            self.failures += 1;
+        }
     }
 
     /// Full jitter between bounds, from the start after data came in for a while.
