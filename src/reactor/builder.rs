@@ -267,6 +267,7 @@ impl ReactorBuilder {
             tls: self.tls,
         };
         Ok(Reactor {
+            vigil: Vigil::new(self.polling, poll.registry()),
             poll,
             events: Events::with_capacity(EVENTS),
             connections: Vec::new(),
@@ -275,10 +276,6 @@ impl ReactorBuilder {
             ready: Vec::new(),
             stay_alive: self.stay_alive,
             core: self.core,
-            vigil: Vigil {
-                polling: self.polling,
-                last_news: None,
-            },
         })
     }
 }

@@ -1,14 +1,17 @@
 //! What Linux's kernel gives beyond sockets and readiness: a core for a thread, the time at which bytes
-//! arrived, and the time it is in one number. Elsewhere the first is refused, the second not known, and
-//! the third as the standard library has it.
+//! arrived, timers that the poll reports, and the time it is in one number. Elsewhere the first and the
+//! third are refused, the second is not known, and the last as the standard library has it.
 
 pub(super) use given::*;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod given {
+    use mio::unix::SourceFd;
+    use mio::{Interest, Registry, Token};
     use nix::sched::{CpuSet, sched_setaffinity};
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
     use nix::sys::time::TimeSpec;
+    use nix::sys::timerfd::{self, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
     use nix::time::{ClockId, clock_gettime};
     use nix::unistd::Pid;
     use std::io::{self, IoSliceMut};
@@ -34,6 +37,29 @@ mod given {
         #[inline]
         pub(in crate::reactor) fn elapsed(&self) -> u64 {
             monotonic().saturating_sub(self.start)
+        }
+    }
+
+    /// A timer whose end the poll reports, once for each time that it is set.
+    pub(in crate::reactor) struct Timer(TimerFd);
+
+    impl Timer {
+        /// Under `token`; not set.
+        pub(in crate::reactor) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+            let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+            let timer = TimerFd::new(timerfd::ClockId::CLOCK_MONOTONIC, flags)?;
+            let descriptor = timer.as_fd().as_raw_fd();
+            registry.register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
+            Ok(Self(timer))
+        }
+
+        /// Ends when `watch` shows so many nanoseconds, and not when it was to end before, even if the poll
+        /// has not reported that yet.
+        pub(in crate::reactor) fn set(&self, watch: &Stopwatch, end: u64) -> io::Result<()> {
+            // Zero would mean never.
+            let end = Duration::from_nanos(watch.start.saturating_add(end).max(1));
+            let end = Expiration::OneShot(TimeSpec::from_duration(end));
+            Ok(self.0.set(end, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
         }
     }
 
@@ -97,6 +123,7 @@ mod given {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod given {
+    use mio::{Registry, Token};
     use std::io::{self, IoSliceMut, Read};
     use std::time::{Instant, SystemTime};
 
@@ -113,6 +140,19 @@ mod given {
         /// In nanoseconds.
         pub(in crate::reactor) fn elapsed(&self) -> u64 {
             u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        }
+    }
+
+    /// There is none.
+    pub(in crate::reactor) enum Timer {}
+
+    impl Timer {
+        pub(in crate::reactor) fn new(_registry: &Registry, _token: Token) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(in crate::reactor) fn set(&self, _watch: &Stopwatch, _end: u64) -> io::Result<()> {
+            match *self {}
         }
     }
 

@@ -85,9 +85,10 @@ use supervisor::{Supervisor, remove};
 use system::{Clock, Network, Readiness};
 use timers::Timers;
 
-/// The token of the waker, and that of a connection without a socket.
+/// The tokens of the waker, of the alarm, and of a connection without a socket.
 const WAKER: Token = Token(usize::MAX);
-const NO_TOKEN: Token = Token(usize::MAX - 1);
+const ALARM: Token = Token(usize::MAX - 1);
+const NO_TOKEN: Token = Token(usize::MAX - 2);
 
 const FOREIGN_PACER: Error = Error::Refused("the request's pacer belongs to another reactor");
 const SHUTTING_DOWN: Error = Error::Refused("the reactor is shutting down");
@@ -353,7 +354,9 @@ impl Reactor {
     /// As [`run`](Self::run), which alone pins.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         // Nobody knows when the last one was.
-        self.shared.turn.read_clock();
+        if timeout.is_some() || self.vigil.needs_time() {
+            self.shared.turn.read_clock();
+        }
         self.go_on(timeout)
     }
 
@@ -369,13 +372,17 @@ impl Reactor {
         // A full poll is not all there is. Before anybody is taken for silent, each socket had a chance
         // to be heard.
         for _ in 0..=self.connections.len() / EVENTS {
-            let before = news;
+            let mut events = 0;
             for event in &self.events {
-                news += 1;
-                let readiness = Readiness::from(event);
-                woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+                events += 1;
+                // What is due is looked for in every turn.
+                if event.token() != ALARM {
+                    news += 1;
+                    let readiness = Readiness::from(event);
+                    woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+                }
             }
-            if news - before < EVENTS as u64 {
+            if events < EVENTS {
                 break;
             }
             self.shared.turn.polled = self.shared.turn.clock.now();
@@ -440,26 +447,26 @@ impl Reactor {
         !self.stay_alive && self.connections() == 0
     }
 
-    fn poll_timeout(&self, limit: Option<Duration>) -> Option<Duration> {
-        if !self.shared.ready.is_empty() || !self.shared.escalated.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        #[cfg(feature = "tls")]
-        if !self.shared.handshakes.is_empty() {
-            return Some(Duration::ZERO);
-        }
+    /// When something is to be done, news or no news; a time that is past: at once.
+    fn next_due(&self) -> Option<Time> {
         let Shared {
             timers,
             gate,
             shutdown,
+            ready,
+            escalated,
             ..
         } = &self.shared;
+        let mut at_once = !ready.is_empty() || !escalated.is_empty();
+        #[cfg(feature = "tls")]
+        {
+            at_once |= !self.shared.handshakes.is_empty();
+        }
+        if at_once {
+            return Some(Time::ZERO);
+        }
         let next = [timers.next(), gate.wakes_at(), *shutdown];
-        let Some(next) = next.into_iter().flatten().min() else {
-            return limit;
-        };
-        let wait = next.since(self.shared.turn.now);
-        Some(limit.map_or(wait, |limit| limit.min(wait)))
+        next.into_iter().flatten().min()
     }
 
     /// Those that had more to read than their share.

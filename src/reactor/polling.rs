@@ -2,8 +2,11 @@
 //!
 //! A turn begins here; what the poll has said then goes to [`connection`](super::connection).
 
-use super::Reactor;
+use super::kernel::Timer;
+use super::system::Clock;
+use super::{ALARM, Reactor};
 use crate::session::Time;
+use mio::Registry;
 use std::io;
 use std::time::Duration;
 
@@ -39,14 +42,27 @@ pub enum Polling {
 }
 
 /// What a reactor knows of its waiting.
-#[derive(Default)]
 pub(super) struct Vigil {
     pub(super) polling: Polling,
     /// The beginning of the last turn that had news; `None` before the first.
     pub(super) last_news: Option<Time>,
+    alarm: Alarm,
 }
 
 impl Vigil {
+    pub(super) fn new(polling: Polling, registry: &Registry) -> Self {
+        Self {
+            polling,
+            last_news: None,
+            alarm: Alarm::new(registry),
+        }
+    }
+
+    /// Must it be known what time it is before a wait that nobody limits?
+    pub(super) fn needs_time(&self) -> bool {
+        self.alarm.timer.is_none()
+    }
+
     /// Until when to stay awake from `now` on, or at most until `due`, when something is to be done
     /// anyway. `None`: for ever. A time that is past: not at all.
     fn awake_until(&self, due: Option<Time>) -> Option<Time> {
@@ -61,18 +77,55 @@ impl Vigil {
     }
 }
 
+/// Ends a wait when something is due. The poll could be told how long to wait, but then each wait would set
+/// a timer and take it back, some tenths of a microsecond, and would take up to a millisecond too long.
+/// Instead there is one timer for all of them, set anew only if something is due before it ends, or when it
+/// has ended: as deadlines mostly move away, that is seldom.
+struct Alarm {
+    /// Not everywhere.
+    timer: Option<Timer>,
+    /// When it ends, or has ended.
+    rings: Option<Time>,
+}
+
+impl Alarm {
+    /// Its token is [`ALARM`].
+    fn new(registry: &Registry) -> Self {
+        Self {
+            timer: Timer::new(registry, ALARM).ok(),
+            rings: None,
+        }
+    }
+
+    /// Rings at `due` or before. False if it cannot.
+    fn set(&mut self, due: Time, now: Time, clock: &Clock) -> bool {
+        let Some(timer) = &self.timer else {
+            return false;
+        };
+        if self.rings.is_none_or(|rings| rings > due || rings <= now) {
+            self.rings = clock.set(timer, due).then_some(due);
+        }
+        self.rings.is_some()
+    }
+}
+
 impl Reactor {
     /// Waits for news, at most until something else is due, or for `limit`.
     pub(super) fn wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        let timeout = self.poll_timeout(limit);
-        // What does not wait need not stay awake for it.
-        if self.vigil.polling == Polling::Block || timeout == Some(Duration::ZERO) {
-            return self.poll.poll(&mut self.events, timeout);
+        let due = self.next_due();
+        let mut now = self.shared.turn.now;
+        let is_due = |now: Time| due.is_some_and(|due| due <= now);
+        if limit == Some(Duration::ZERO) || is_due(now) {
+            // What does not wait need not stay awake for it.
+            return self.poll.poll(&mut self.events, Some(Duration::ZERO));
+        }
+        if self.vigil.polling == Polling::Block {
+            return self.sleep(due, now, limit);
         }
         let clock = &self.shared.turn.clock;
-        let mut now = clock.now();
-        let due = timeout.map(|timeout| now.after(timeout));
-        let end = self.vigil.awake_until(due);
+        now = clock.now();
+        let limit = limit.map(|limit| now.after(limit));
+        let end = self.vigil.awake_until(due.into_iter().chain(limit).min());
         while end.is_none_or(|end| now < end) {
             self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
             if !self.events.is_empty() {
@@ -80,10 +133,128 @@ impl Reactor {
             }
             now = clock.now();
         }
-        // Nothing is asked again that was only just asked.
-        match due.map(|due| due.since(now)) {
+        match limit.map(|limit| limit.since(now)) {
+            // Nothing is asked again that was only just asked.
+            _ if is_due(now) => Ok(()),
             Some(Duration::ZERO) => Ok(()),
-            rest => self.poll.poll(&mut self.events, rest),
+            rest => self.sleep(due, now, rest),
         }
+    }
+
+    /// Sleeps until there is news, something is due, or `limit` has passed.
+    fn sleep(&mut self, due: Option<Time>, now: Time, limit: Option<Duration>) -> io::Result<()> {
+        let clock = &self.shared.turn.clock;
+        let timeout = match due {
+            Some(due) if !self.vigil.alarm.set(due, now, clock) => {
+                let wait = due.since(now);
+                Some(limit.map_or(wait, |limit| limit.min(wait)))
+            }
+            _ => limit,
+        };
+        self.poll.poll(&mut self.events, timeout)
+    }
+}
+
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll};
+    use std::time::Instant;
+
+    struct Bench {
+        poll: Poll,
+        alarm: Alarm,
+        clock: Clock,
+    }
+
+    const SOON: Duration = Duration::from_millis(1);
+    const LATE: Duration = Duration::from_secs(3600);
+
+    impl Bench {
+        fn new() -> Self {
+            let poll = Poll::new().expect("a poll");
+            let alarm = Alarm::new(poll.registry());
+            let clock = Clock::starting_at(Instant::now());
+            Self { poll, alarm, clock }
+        }
+
+        fn set(&mut self, due: Time) {
+            assert!(self.alarm.set(due, self.clock.now(), &self.clock));
+        }
+
+        /// Does the alarm ring, in this time?
+        fn rings(&mut self, within: Duration) -> bool {
+            let mut events = Events::with_capacity(4);
+            self.poll.poll(&mut events, Some(within)).expect("a poll");
+            let tokens: Vec<_> = events.iter().map(|event| event.token()).collect();
+            assert!(tokens.iter().all(|token| *token == ALARM));
+            !tokens.is_empty()
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_when_something_is_due_with_an_alarm_and_without() {
+        for without in [false, true] {
+            let mut reactor = Reactor::new().expect("a reactor");
+            if without {
+                reactor.vigil.alarm.timer = None;
+            }
+            for limit in [None, Some(LATE)] {
+                let due = reactor.shared.turn.clock.now().after(SOON);
+                reactor.shared.timers.arm(due, 0);
+                reactor.turn(limit).expect("a turn");
+                assert!(reactor.shared.turn.now >= due);
+                assert_eq!(reactor.next_due(), None, "nobody's deadline is done with");
+            }
+        }
+    }
+
+    #[test]
+    fn it_rings_when_something_is_due_and_not_before() {
+        let mut bench = Bench::new();
+        let due = bench.clock.now().after(SOON);
+        bench.set(due);
+        assert!(bench.rings(LATE));
+        assert!(bench.clock.now() >= due);
+        assert!(!bench.rings(Duration::ZERO), "once");
+    }
+
+    #[test]
+    fn what_is_past_rings_at_once() {
+        let mut bench = Bench::new();
+        bench.set(Time::ZERO);
+        assert!(bench.rings(LATE));
+    }
+
+    #[test]
+    fn an_earlier_time_takes_the_place_of_a_later_one() {
+        let mut bench = Bench::new();
+        bench.set(Time::ZERO.after(LATE));
+        bench.set(bench.clock.now().after(SOON));
+        assert!(bench.rings(LATE));
+    }
+
+    #[test]
+    fn a_deadline_that_moves_away_costs_nothing_until_its_former_time() {
+        let mut bench = Bench::new();
+        let due = bench.clock.now().after(SOON);
+        bench.set(due);
+        // Not now, which may be later.
+        assert!(bench.alarm.set(due.after(LATE), Time::ZERO, &bench.clock));
+        assert_eq!(bench.alarm.rings, Some(due));
+        assert!(bench.rings(LATE));
+        bench.set(due.after(LATE));
+        assert_eq!(bench.alarm.rings, Some(due.after(LATE)));
+    }
+
+    #[test]
+    fn one_that_has_ended_unheard_is_set_anew_and_rings_no_more_for_the_former_time() {
+        let mut bench = Bench::new();
+        let due = bench.clock.now();
+        bench.set(due);
+        bench.set(due.after(LATE));
+        assert!(!bench.rings(SOON));
+        bench.set(bench.clock.now().after(SOON));
+        assert!(bench.rings(LATE));
     }
 }

@@ -3,7 +3,7 @@
 //! All of it comes in here, so that there is one place where something else can be put beneath: in
 //! the crate's own tests, the simulator.
 
-use super::kernel::Stopwatch;
+use super::kernel::{Stopwatch, Timer};
 use super::socket;
 use crate::session::Time;
 use crate::session::options::SocketOptions;
@@ -131,6 +131,11 @@ impl Clock {
             return now.get();
         }
         Time::from_nanoseconds(self.stopwatch.elapsed())
+    }
+
+    /// Has `timer` end at `time`. False if it does not.
+    pub(super) fn set(&self, timer: &Timer, time: Time) -> bool {
+        timer.set(&self.stopwatch, time.nanoseconds()).is_ok()
     }
 }
 

@@ -152,9 +152,10 @@ impl World {
         let news = self.network.poll();
         let mut woken = self.reactor.shared.central.woken.load(Ordering::Acquire);
         self.reactor.shared.turn.read_clock();
-        let wait = self.reactor.poll_timeout(None);
-        if news.is_empty() && !woken && wait != Some(Duration::ZERO) {
-            return self.leap(wait, end);
+        let due = self.reactor.next_due();
+        let is_due = due.is_some_and(|due| due <= self.clock.get());
+        if news.is_empty() && !woken && !is_due {
+            return self.leap(due, end);
         }
         self.turns_at_once += 1;
         let limit = TURNS_AT_ONCE + self.reactor.connections();
@@ -180,14 +181,14 @@ impl World {
         (time <= self.clock.get()).then(|| first.remove())
     }
 
-    fn leap(&mut self, wait: Option<Duration>, end: Time) -> bool {
+    fn leap(&mut self, due: Option<Time>, end: Time) -> bool {
         let late = if self.random.chance(self.faults.late_wake) {
             self.random.milliseconds(LATE)
         } else {
             Duration::ZERO
         };
         let now = self.clock.get();
-        let wake = wait.map(|wait| now.after(wait).after(late));
+        let wake = due.map(|due| due.after(late));
         let act = self.agenda.first_key_value().map(|((time, _), _)| *time);
         let Some(next) = [wake, act, self.network.next()].into_iter().flatten().min() else {
             return false;
