@@ -20,6 +20,7 @@ pub(super) const COLOURS: [&str; 9] = [
     "#7048e8",
 ];
 pub(super) const FLOOR_COLOUR: &str = "#868e96";
+const SECOND_FLOOR_COLOUR: &str = "#adb5bd";
 pub(super) const STYLE: &str = "<style>text{fill:#333}.small{font-size:9.5px}\
     .axis{stroke:#888;stroke-opacity:.35}.floor{stroke:#888}\
     .goal{stroke:#111;stroke-width:1.5;stroke-dasharray:3 2}.spread{stroke:#111;stroke-opacity:.6}\
@@ -65,7 +66,7 @@ pub(crate) fn draw(outcomes: &[&Outcome]) -> String {
         chart.add_memory(outcome, row);
     }
     let legend = chart.legend();
-    let height = chart.y + 30.0 + (chart.clients.len() + 1).div_ceil(5) as f64 * 18.0;
+    let height = chart.y + 30.0 + (chart.clients.len() + 2).div_ceil(5) as f64 * 18.0;
     let body = &chart.body;
     format!(
         "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' \
@@ -159,8 +160,10 @@ impl<'a> Chart<'a> {
     }
 
     fn colour(&mut self, client: &'a str) -> &'static str {
-        if client == "floor" {
-            return FLOOR_COLOUR;
+        match client {
+            "floor" => return FLOOR_COLOUR,
+            crate::SECOND_FLOOR => return SECOND_FLOOR_COLOUR,
+            _ => {}
         }
         let known = self.clients.iter().position(|name| *name == client);
         let index = known.unwrap_or_else(|| {
@@ -194,9 +197,12 @@ impl<'a> Chart<'a> {
 
     fn legend(&self) -> String {
         let mut legend = String::new();
-        let floor = std::iter::once(("floor", FLOOR_COLOUR));
+        let floors = [
+            ("floor", FLOOR_COLOUR),
+            ("floor, whole", SECOND_FLOOR_COLOUR),
+        ];
         let clients = self.clients.iter().copied();
-        for (index, (client, colour)) in clients.zip(COLOURS).chain(floor).enumerate() {
+        for (index, (client, colour)) in clients.zip(COLOURS).chain(floors).enumerate() {
             let (column, line) = (index % 5, index / 5);
             let (left, top) = (
                 8.0 + column as f64 * 178.0,

@@ -387,6 +387,12 @@ pub(crate) const ALL: &[Workload] = &[
 ];
 
 impl Workload {
+    /// Is the second floor another than the first here? Long messages, and a socket that is waited for.
+    pub(crate) fn has_second_floor(&self) -> bool {
+        let ids = ["R3", "R4a", "R4m", "L1"];
+        self.rows.iter().any(|row| ids.contains(&row.id))
+    }
+
     /// Is it meant by this word? `R4` means `R4a` and `R4m`.
     pub(crate) fn is_named(&self, word: &str) -> bool {
         self.rows.iter().any(|row| {
