@@ -375,12 +375,14 @@ impl Reactor {
             let mut events = 0;
             for event in &self.events {
                 events += 1;
-                // What is due is looked for in every turn.
-                if event.token() != ALARM {
-                    news += 1;
-                    let readiness = Readiness::from(event);
-                    woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
+                if event.token() == ALARM {
+                    // What is due is looked for in every turn.
+                    self.vigil.alarm_rang();
+                    continue;
                 }
+                news += 1;
+                let readiness = Readiness::from(event);
+                woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
             }
             if events < EVENTS {
                 break;

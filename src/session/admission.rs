@@ -57,7 +57,8 @@ pub struct Admission {
 const CONNECTING: u32 = 256;
 const HANDSHAKES: u32 = 4;
 
-/// A poll returns up to a millisecond late, and a turn takes its time: what a host's pace has lost
+/// A poll returns a little late, where there is no timer but its own up to a millisecond, and a turn takes
+/// its time: what a host's pace has lost
 /// so is made up for, and no more than this.
 const SLACK: Duration = Duration::from_millis(2);
 
