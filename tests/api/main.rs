@@ -11,6 +11,7 @@ mod admission;
 mod client;
 mod closing;
 mod connect;
+mod crowds;
 mod handlers;
 mod holding;
 mod life;

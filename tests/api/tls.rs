@@ -372,6 +372,32 @@ fn a_close_notify_without_close_is_a_drop() {
     assert_eq!(duet.log.only_lost().why, Why::Dropped);
 }
 
+/// New keys, as session tickets, are between the two ends of TLS: for them no handler was at work, however
+/// long they have taken.
+#[test]
+fn what_tls_says_for_itself_is_no_work_of_a_handler() {
+    let mut duet = Duet::open(Transport::Tls, Recorder::new());
+    duet.rig.settle();
+    let remote = duet.rig.reactor.remote();
+    let before = remote.stats();
+    let Stream::Tls(tls) = duet.peer.stream_mut() else {
+        unreachable!("it is TLS");
+    };
+    tls.conn.refresh_traffic_keys().expect("TLS 1.3");
+    tls.flush().expect("it is taken");
+    let received = before.received.socket_bytes;
+    duet.rig
+        .run_until(|| remote.stats().received.socket_bytes > received);
+    let after = remote.stats();
+    assert_eq!(after.handler_ns, before.handler_ns);
+    assert_eq!(after.slowest_handler, before.slowest_handler);
+    // A message is its handler's work, and the new keys are in use.
+    duet.deliver(&frame(0x81, b"news"));
+    assert_eq!(duet.log.texts(), ["news"]);
+    let handled = remote.stats().handler_ns.count();
+    assert_eq!(handled, before.handler_ns.count() + 1);
+}
+
 /// Records cut at every byte, and all of them in one segment.
 #[test]
 fn records_arrive_in_any_pieces() {
