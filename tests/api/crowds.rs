@@ -1,6 +1,6 @@
 //! More sockets that have news than one poll reports.
 
-use crate::support::{LONG, Log, PATIENCE, Peer, Recorder, Rig, Transport, Why};
+use crate::support::{Log, PATIENCE, Peer, Recorder, Rig, Transport, Why};
 use crate::support::{server::trusting, wait_until};
 use std::net::TcpListener;
 use std::thread;
@@ -15,9 +15,14 @@ const A_POLL: usize = 1024;
 /// and waited for once.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Opens so many connections that the client does not read yet, and on which it is to take a peer for dead
-/// that sends no message for [`LIMIT`]. Returns the clients' logs and the peers, both in their own order.
-fn open_unread(rig: &mut Rig, count: usize) -> (Vec<Log>, Vec<Peer>) {
+/// Opens so many connections, with handlers from `handle`. Returns their logs and the peers, both in their
+/// own order.
+fn open(
+    rig: &mut Rig,
+    count: usize,
+    configure: impl Fn(Request) -> Request,
+    handle: impl Fn() -> Recorder,
+) -> (Vec<Log>, Vec<Peer>) {
     // Both ends are here; the tests that run beside this one need some too.
     let files = rlimit::increase_nofile_limit(16_384).expect("a limit");
     assert!(files > 2 * count as u64 + 200, "only {files} open files");
@@ -38,13 +43,9 @@ fn open_unread(rig: &mut Rig, count: usize) -> (Vec<Log>, Vec<Peer>) {
     });
     let logs: Vec<_> = (0..count)
         .map(|_| {
-            let recorder = Recorder::new().open(|cx, _| {
-                cx.pause_reading();
-                Ok(())
-            });
             let request = Request::new(format!("ws://{address}/")).expect("a URL");
             let request = trusting(request).handshake_timeout(PATIENCE);
-            rig.connect(request.watch_data(LIMIT).expect("a limit"), recorder)
+            rig.connect(configure(request), handle())
         })
         .collect();
     rig.run_until(|| logs.iter().all(Log::is_open));
@@ -57,7 +58,14 @@ fn open_unread(rig: &mut Rig, count: usize) -> (Vec<Log>, Vec<Peer>) {
 fn nobody_is_taken_for_silent_because_a_poll_was_full() {
     const ALL: usize = A_POLL + A_POLL / 4;
     let mut rig = Rig::with(Reactor::builder().trace(Level::Off));
-    let (logs, mut peers) = open_unread(&mut rig, ALL + 1);
+    let watched = |request: Request| request.watch_data(LIMIT).expect("a limit");
+    let unread = || {
+        Recorder::new().open(|cx, _| {
+            cx.pause_reading();
+            Ok(())
+        })
+    };
+    let (logs, mut peers) = open(&mut rig, ALL + 1, watched, unread);
     let remote = rig.reactor.remote();
     for log in &logs {
         remote.resume_reading(log.id()).expect("it is open");
@@ -65,7 +73,7 @@ fn nobody_is_taken_for_silent_because_a_poll_was_full() {
     // From here on they are listened to, and what there was to read is read.
     rig.settle();
     assert!(logs.iter().all(Log::is_open));
-    let silent = peers.pop().expect("there are many");
+    let _silent = peers.pop();
     for peer in &mut peers {
         peer.text("here");
     }
@@ -80,6 +88,4 @@ fn nobody_is_taken_for_silent_because_a_poll_was_full() {
     let heard = logs.iter().map(Log::messages).sum::<usize>();
     assert_eq!(heard, ALL);
     assert_eq!(remote.stats().events_per_turn.largest(), ALL as u64);
-    drop(silent);
-    remote.shutdown(LONG).expect("it runs");
 }
