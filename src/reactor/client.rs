@@ -128,20 +128,21 @@ impl Client {
     /// What the reactor's run came to: [`Error::Ended`] if a linked connection had ended it.
     /// [`Error::Refused`]: a callback does not return; its thread is left alone.
     pub fn shutdown(mut self) -> Result<(), Error> {
-        self.end()
+        self.end(Self::PATIENCE)
     }
 
-    fn end(&mut self) -> Result<(), Error> {
+    /// Connections have so long to close.
+    fn end(&mut self, patience: Duration) -> Result<(), Error> {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
         // Refused only if it has ended already.
-        let _ = self.remote.shutdown(Self::PATIENCE);
+        let _ = self.remote.shutdown(patience);
         if thread.thread().id() == thread::current().id() {
             return Ok(());
         }
         // Connections have their time, and then the reactor some to drop those that are left.
-        match self.outcome.recv_timeout(2 * Self::PATIENCE) {
+        match self.outcome.recv_timeout(2 * patience) {
             Err(RecvTimeoutError::Timeout) => Err(Error::Refused(
                 "a callback does not return, and the reactor with it",
             )),
@@ -159,12 +160,58 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let _ = self.end();
+        let _ = self.end(Self::PATIENCE);
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::Termination;
+    use std::net::TcpListener;
+    use std::sync::mpsc::Sender;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct Last(Sender<()>);
+
+    impl Handler for Last {
+        fn on_terminate(self: Box<Self>, _: &Termination<'_>) {
+            let _ = self.0.send(());
+        }
+    }
+
+    #[test]
+    fn a_callback_that_does_not_return_is_left_alone_and_the_reactor_ends_when_it_does() {
+        // Connects, and hears nothing.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("ws://{}/", listener.local_addr().expect("it is bound"));
+        let mut client = Client::start().expect("a client");
+        let (told, ended) = std::sync::mpsc::channel();
+        let remote = client.remote().clone();
+        let id = remote.connect(url, Last(told)).expect("a request");
+        let (begun, begins) = sync_channel::<()>(1);
+        let (end, ends) = sync_channel::<()>(0);
+        thread::spawn(move || {
+            let call = move |_: &mut dyn Handler| {
+                begun.send(()).expect("the test waits for it");
+                let _ = ends.recv_timeout(PATIENCE);
+            };
+            remote.with_handler(id, PATIENCE, call)
+        });
+        begins.recv_timeout(PATIENCE).expect("it is called");
+        let outcome = client.end(Duration::from_millis(1));
+        assert!(matches!(outcome, Err(Error::Refused(_))), "{outcome:?}");
+        assert!(ended.try_recv().is_err(), "it is still at work");
+        // Nobody waits a second time.
+        drop(client);
+        drop(end);
+        ended.recv_timeout(PATIENCE).expect("an orderly end");
     }
 }

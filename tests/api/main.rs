@@ -8,6 +8,7 @@ mod support;
 
 mod abort;
 mod admission;
+mod blocked;
 mod client;
 mod closing;
 mod connect;
