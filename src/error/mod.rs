@@ -104,7 +104,7 @@ pub enum Error {
     /// A connection has ended whose end its owner wants to know: a linked one, one whose restarts
     /// were too many, or one that somebody waited for.
     Ended {
-        /// Its name, or its id if it has none.
+        /// Its name, or its id if it has none; empty for those that waited for it, who know which it was.
         connection: String,
         /// Why.
         reason: Box<DisconnectReason>,
