@@ -18,12 +18,12 @@ cargo run --release --manifest-path benches/peers/Cargo.toml -- WHAT... [OPTIONS
 WHAT: all (about half an hour), a row (R1, R4, L1, ...; each under a minute), growth (some minutes),
 idle-cost (under a minute; floor and websockex only)
   --rounds N       runs of each client; 3 by default for all, otherwise 2
-  --only A,B       these clients: floor, floor_whole, websockex, or a NAME of src/bin/peer_NAME.rs
+  --only A,B       these clients: floor, bare_client, websockex, or a NAME of src/bin/peer_NAME.rs
   --query Q        tells the server this instead of the row's own query, to try something
   --no-build       the programs are there already";
 
-/// The floor that keeps messages whole.
-const SECOND_FLOOR: &str = "floor_whole";
+/// Between the floor and a client; see there.
+const BARE_CLIENT: &str = "bare_client";
 
 /// What was asked for.
 struct Options {
@@ -78,7 +78,7 @@ impl Options {
         words.map(|word| format!("-{word}")).collect()
     }
 
-    /// The programs to run: the floor first, ours second, the other floor, then the peers.
+    /// The programs to run: the floor first, ours second, the bare client, then the peers.
     fn clients(&self) -> Result<Vec<String>> {
         let mut clients = Vec::new();
         for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin"))? {
@@ -92,10 +92,7 @@ impl Options {
             }
         }
         clients.sort();
-        clients.splice(
-            0..0,
-            ["floor", "websockex", SECOND_FLOOR].map(str::to_owned),
-        );
+        clients.splice(0..0, ["floor", "websockex", BARE_CLIENT].map(str::to_owned));
         if !self.only.is_empty() {
             // As crates are called, too: with hyphens.
             let only: Vec<String> = self
@@ -188,7 +185,7 @@ fn measure(runner: &mut Runner, workload: &Workload, clients: &[String], rounds:
         client: client.clone(),
         rounds: Vec::new(),
     };
-    let takes_part = |client: &&String| *client != SECOND_FLOOR || workload.has_second_floor();
+    let takes_part = |client: &&String| *client != BARE_CLIENT || workload.has_bare_client();
     let mut series: Vec<Series> = clients.iter().filter(takes_part).map(new).collect();
     let count = series.len();
     for round in 0..rounds {

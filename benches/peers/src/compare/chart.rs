@@ -20,7 +20,7 @@ pub(super) const COLOURS: [&str; 9] = [
     "#7048e8",
 ];
 pub(super) const FLOOR_COLOUR: &str = "#868e96";
-const SECOND_FLOOR_COLOUR: &str = "#adb5bd";
+const BARE_COLOUR: &str = "#adb5bd";
 pub(super) const STYLE: &str = "<style>text{fill:#333}.small{font-size:9.5px}\
     .axis{stroke:#888;stroke-opacity:.35}.floor{stroke:#888}\
     .goal{stroke:#111;stroke-width:1.5;stroke-dasharray:3 2}.spread{stroke:#111;stroke-opacity:.6}\
@@ -162,7 +162,7 @@ impl<'a> Chart<'a> {
     fn colour(&mut self, client: &'a str) -> &'static str {
         match client {
             "floor" => return FLOOR_COLOUR,
-            crate::SECOND_FLOOR => return SECOND_FLOOR_COLOUR,
+            crate::BARE_CLIENT => return BARE_COLOUR,
             _ => {}
         }
         let known = self.clients.iter().position(|name| *name == client);
@@ -197,12 +197,9 @@ impl<'a> Chart<'a> {
 
     fn legend(&self) -> String {
         let mut legend = String::new();
-        let floors = [
-            ("floor", FLOOR_COLOUR),
-            ("floor, whole", SECOND_FLOOR_COLOUR),
-        ];
+        let others = [("floor", FLOOR_COLOUR), ("bare client", BARE_COLOUR)];
         let clients = self.clients.iter().copied();
-        for (index, (client, colour)) in clients.zip(COLOURS).chain(floors).enumerate() {
+        for (index, (client, colour)) in clients.zip(COLOURS).chain(others).enumerate() {
             let (column, line) = (index % 5, index / 5);
             let (left, top) = (
                 8.0 + column as f64 * 178.0,

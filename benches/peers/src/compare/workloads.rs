@@ -387,9 +387,10 @@ pub(crate) const ALL: &[Workload] = &[
 ];
 
 impl Workload {
-    /// Is the second floor another than the first here? Long messages, and a socket that is waited for.
-    pub(crate) fn has_second_floor(&self) -> bool {
-        let ids = ["R3", "R4a", "R4m", "L1"];
+    /// Does the bare client do more than the floor here? Long messages, masks, and a socket that is waited
+    /// for.
+    pub(crate) fn has_bare_client(&self) -> bool {
+        let ids = ["R3", "R4a", "R4m", "L1", "S1", "S2"];
         self.rows.iter().any(|row| ids.contains(&row.id))
     }
 

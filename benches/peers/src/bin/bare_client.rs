@@ -1,9 +1,10 @@
-//! A second floor: what the first one leaves out, and no client can that hands out each message in one
-//! piece and waits for more than one thing at a time. Over ws, on one connection; everything else the
-//! first one does the same way.
+//! The bare client: the least that a client has to do which keeps to RFC 6455, hands out each message in
+//! one piece, and waits for more than one thing at a time. No callbacks, no checks, no statistics. Over ws,
+//! on one connection, where that is more than the floor does.
 //!
 //! `receive`: a message that a read cuts is kept, at the front of the one buffer, until it is whole.
 //! `echo`: the socket does not block, and is waited for with epoll.
+//! `send`: likewise, and each message is masked with a key of its own.
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -15,9 +16,9 @@ use websockex_peers::{
     Arguments, GO, Meter, Mode, Report, Result, Tally, start, unsupported, upgrade,
 };
 
-const NAME: &str = "floor, whole messages";
+const NAME: &str = "bare client";
 
-/// As the first floor has it. One that a longer message needs has room for the message and this.
+/// As the floor has it. One that a longer message needs has room for the message and this.
 const BUFFER: usize = 256 * 1024;
 const BEHIND: usize = 16 * 1024;
 /// To the beginning of a cache line the kernel copies fastest.
@@ -27,12 +28,13 @@ const READS_PER_TURN: usize = 4;
 fn main() -> Result<()> {
     let arguments = start()?;
     if arguments.is_tls() || arguments.connections > 1 || arguments.deflate || arguments.spin {
-        unsupported(NAME, "the first floor says it");
+        unsupported(NAME, "the floor says it");
     }
     match arguments.mode {
         Mode::Receive => receive(&arguments)?,
         Mode::Echo => echo(&arguments)?,
-        _ => unsupported(NAME, "the first floor says it"),
+        Mode::Send => send(&arguments)?,
+        _ => unsupported(NAME, "the floor says it"),
     }
     .print();
     Ok(())
@@ -59,8 +61,11 @@ impl Link {
         socket.set_nonblocking(true)?;
         let mut socket = TcpStream::from_std(socket);
         let poll = Poll::new()?;
-        poll.registry()
-            .register(&mut socket, Token(0), Interest::READABLE)?;
+        poll.registry().register(
+            &mut socket,
+            Token(0),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         Ok(Self {
             socket,
             poll,
@@ -68,11 +73,19 @@ impl Link {
         })
     }
 
-    /// One frame, which the socket is to have room for.
-    fn send(&mut self, frame: &[u8]) -> Result<()> {
-        match self.socket.write(frame)? == frame.len() {
-            true => Ok(()),
-            false => Err("the socket is full".into()),
+    /// Sends all of it, and waits meanwhile where it must.
+    fn send(&mut self, mut bytes: &[u8]) -> Result<()> {
+        loop {
+            match self.socket.write(bytes) {
+                Ok(length) => bytes = &bytes[length..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.poll.poll(&mut self.events, None)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
         }
     }
 
@@ -137,7 +150,7 @@ impl Room {
                 return 0;
             };
             if !header.is_final() || header.opcode() == opcode::CONTINUATION {
-                unsupported(NAME, "the first floor says it");
+                unsupported(NAME, "the floor says it");
             }
             let end = header.len + header.payload;
             let Some(payload) = bytes.get(header.len..end) else {
@@ -204,4 +217,103 @@ fn echo(arguments: &Arguments) -> Result<Report> {
     }
     let usage = meter.stop();
     Ok(Report::new(NAME, arguments, &usage, &tally))
+}
+
+/// Bytes of a long message that are masked before they are written, so that they are in the cache.
+const PIECE: usize = 64 * 1024;
+
+fn send(arguments: &Arguments) -> Result<Report> {
+    let mut link = Link::open(arguments)?;
+    let payload = arguments.payload();
+    let payload = payload.as_bytes();
+    let kind = match arguments.binary {
+        true => opcode::BINARY,
+        false => opcode::TEXT,
+    };
+    // The header of all of them, without its key.
+    let mut header = Vec::new();
+    frames::write(&mut header, 0x80 | kind, Some([0; 4]), payload);
+    header.truncate(header.len() - payload.len() - 4);
+    let mut keys = Keys(0x9e37_79b9_7f4a_7c15);
+    let room = (header.len() + 4 + payload.len().min(PIECE)) * arguments.batch;
+    let mut out = vec![0; room];
+    let meter = Meter::start();
+    let mut left = arguments.messages;
+    while left > 0 {
+        let messages = left.min(arguments.batch as u64);
+        let mut end = 0;
+        for _ in 0..messages {
+            let key = keys.next();
+            for bytes in [&header[..], &key] {
+                out[end..end + bytes.len()].copy_from_slice(bytes);
+                end += bytes.len();
+            }
+            for piece in payload.chunks(PIECE) {
+                mask(piece, key, &mut out[end..end + piece.len()]);
+                end += piece.len();
+                if payload.len() > PIECE {
+                    link.send(&out[..end])?;
+                    end = 0;
+                }
+            }
+        }
+        if end > 0 {
+            link.send(&out[..end])?;
+        }
+        left -= messages;
+    }
+    let mut room = vec![0; BUFFER];
+    let mut end = 0;
+    let answer = loop {
+        link.poll.poll(&mut link.events, None)?;
+        end += link.read(&mut room[end..])?;
+        if let Some(header) = Header::parse(&room[..end])
+            && let Some(answer) = room[..end].get(header.len..header.len + header.payload)
+        {
+            break String::from_utf8_lossy(answer).into_owned();
+        }
+    };
+    let usage = meter.stop();
+    Report::new(NAME, arguments, &usage, &Tally::new(0, false)).with_answer(&answer)
+}
+
+/// Cheaper than they may be: anybody can guess the next one.
+struct Keys(u64);
+
+impl Keys {
+    fn next(&mut self) -> [u8; 4] {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 as u32).to_ne_bytes()
+    }
+}
+
+/// Copies a piece, masked, that begins with the key's first byte.
+fn mask(piece: &[u8], key: [u8; 4], out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the line above found what it is compiled for.
+        return unsafe { mask_by_32(piece, key, out) };
+    }
+    mask_words(piece, key, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn mask_by_32(piece: &[u8], key: [u8; 4], out: &mut [u8]) {
+    mask_words(piece, key, out);
+}
+
+/// In steps that the compiler makes vectors of.
+#[inline(always)]
+fn mask_words(piece: &[u8], key: [u8; 4], out: &mut [u8]) {
+    let (words, rest) = piece.as_chunks::<4>();
+    let (out, end) = out.as_chunks_mut::<4>();
+    for (out, word) in out.iter_mut().zip(words) {
+        *out = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(key)).to_ne_bytes();
+    }
+    for (out, (byte, key)) in end.iter_mut().zip(rest.iter().zip(key)) {
+        *out = byte ^ key;
+    }
 }
