@@ -3,6 +3,7 @@
 use crate::support::{Log, PATIENCE, Peer, Recorder, Rig, Transport, Why};
 use crate::support::{server::trusting, wait_until};
 use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use websockex::trace::Level;
@@ -88,4 +89,38 @@ fn nobody_is_taken_for_silent_because_a_poll_was_full() {
     let heard = logs.iter().map(Log::messages).sum::<usize>();
     assert_eq!(heard, ALL);
     assert_eq!(remote.stats().events_per_turn.largest(), ALL as u64);
+}
+
+/// However many polls in a row are full, what one of them has said is not forgotten: there is no second edge
+/// for it.
+#[test]
+fn no_news_is_lost_when_every_poll_is_full() {
+    const ALL: usize = A_POLL;
+    const ROUNDS: usize = 8;
+    let mut rig = Rig::with(Reactor::builder().trace(Level::Off));
+    let crowd = Arc::new(Mutex::new((0, Vec::<Peer>::new())));
+    // Whoever is the last in a round to get its message has all peers send the next one: the poll that
+    // follows, in the same turn, is full again.
+    let handle = || {
+        let crowd = Arc::clone(&crowd);
+        Recorder::new().message(move |_, _| {
+            let (heard, peers) = &mut *crowd.lock().expect("no panic");
+            *heard += 1;
+            if *heard % ALL == 0 && *heard < ROUNDS * ALL {
+                peers.iter_mut().for_each(|peer| peer.text("more"));
+            }
+            Ok(())
+        })
+    };
+    let (logs, peers) = open(&mut rig, ALL, |request| request, handle);
+    rig.settle();
+    {
+        let (_, crowd) = &mut *crowd.lock().expect("no panic");
+        crowd.extend(peers);
+        crowd.iter_mut().for_each(|peer| peer.text("first"));
+    }
+    rig.run_until(|| crowd.lock().expect("no panic").0 == ROUNDS * ALL);
+    assert!(logs.iter().all(|log| log.messages() == ROUNDS));
+    let most = rig.reactor.remote().stats().events_per_turn.largest();
+    assert!(most >= 2 * ALL as u64, "no two polls of a turn were full");
 }
