@@ -370,8 +370,16 @@ impl Reactor {
         self.shared.turn.read_clock();
         let (mut news, mut woken) = (0, false);
         // A full poll is not all there is. Before anybody is taken for silent, each socket had a chance
-        // to be heard.
-        for _ in 0..=self.connections.len() / EVENTS {
+        // to be heard. One poll more than they fill: the waker, the alarm and sockets that race are in them too.
+        for round in 0..=self.connections.len() / EVENTS + 1 {
+            if round > 0 {
+                // Here and not behind the events, so that what was asked for is always seen to: no second
+                // edge comes for it.
+                self.shared.turn.polled = self.shared.turn.clock.now();
+                if self.wait(Some(Duration::ZERO)).is_err() {
+                    self.events.clear();
+                }
+            }
             let mut events = 0;
             for event in &self.events {
                 events += 1;
@@ -386,10 +394,6 @@ impl Reactor {
             }
             if events < EVENTS {
                 break;
-            }
-            self.shared.turn.polled = self.shared.turn.clock.now();
-            if self.wait(Some(Duration::ZERO)).is_err() {
-                self.events.clear();
             }
         }
         if news > 0 {
@@ -459,12 +463,11 @@ impl Reactor {
             escalated,
             ..
         } = &self.shared;
-        let mut at_once = !ready.is_empty() || !escalated.is_empty();
         #[cfg(feature = "tls")]
-        {
-            at_once |= !self.shared.handshakes.is_empty();
+        if !self.shared.handshakes.is_empty() {
+            return Some(Time::ZERO);
         }
-        if at_once {
+        if !ready.is_empty() || !escalated.is_empty() {
             return Some(Time::ZERO);
         }
         let next = [timers.next(), gate.wakes_at(), *shutdown];
