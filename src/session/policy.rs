@@ -166,7 +166,8 @@ pub(super) fn retry_after(rejection: &Rejection) -> Option<Duration> {
         return None;
     }
     let value = rejection.headers.first("retry-after")?.trim();
-    let seconds = if value.bytes().all(|byte| byte.is_ascii_digit()) {
+    // RFC 9110 §10.2.3: "delay-seconds = 1*DIGIT". No digit at all is not a number.
+    let seconds = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // A number too large for the type is too large for the limit as well.
         value.parse().unwrap_or(u64::MAX)
     } else {

@@ -590,6 +590,7 @@ fn a_server_that_asks_for_patience_gets_it() {
         (503, "999999999999999999999999", hour),
         (500, "7", 0),
         (503, "soon", 0),
+        (503, "", 0),
     ] {
         let headers = [(retry.clone(), value.to_owned())];
         let server = Server::start(Transport::Plain, move |_, mut peer| {
