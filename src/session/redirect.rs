@@ -20,12 +20,17 @@ pub(super) fn follow(
         return None;
     }
     let location = rejection.headers.first("location")?;
-    let url = resolve(&target.url, location)?;
+    let mut url = resolve(&target.url, location)?;
     if target.url.is_secure() && !url.is_secure() {
         return None;
     }
     let mut options = Arc::clone(&target.options);
-    if !same_origin(&target.url, &url) {
+    if same_origin(&target.url, &url) {
+        // A place on the same server keeps the credentials for it, however it is written.
+        if url.basic_authorization().is_none() {
+            url = url.with_authorization_of(&target.url);
+        }
+    } else {
         let private = |name: &str| PRIVATE_HEADERS.iter().any(|p| name.eq_ignore_ascii_case(p));
         let options = Arc::make_mut(&mut options);
         if let Some(built) = built {
@@ -47,7 +52,8 @@ fn same_origin(a: &Url, b: &Url) -> bool {
 }
 
 /// The URL that `location` means, seen from `base`: absolute (http counts as ws, https as wss), or
-/// relative to the scheme, the host or the path (RFC 3986 §5.2, without dot segments).
+/// relative to the scheme, the host or the path (RFC 3986 §5.2, without dot segments). It has the
+/// credentials that are in `location`.
 fn resolve(base: &Url, location: &str) -> Option<Url> {
     let scheme = base.scheme().as_str();
     let text = match location.split_once("://") {
@@ -61,29 +67,22 @@ fn resolve(base: &Url, location: &str) -> Option<Url> {
         }
         _ if location.starts_with("//") => format!("{scheme}:{location}"),
         _ if location.starts_with('/') => {
-            let text = format!("{scheme}://{}{location}", base.host_header());
-            return with_userinfo(base, &text);
+            format!("{scheme}://{}{location}", base.host_header())
         }
         _ => {
             let path = base.path_and_query();
             let path = path.split('?').next().unwrap_or("/");
             let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            let text = format!("{scheme}://{}{folder}/{location}", base.host_header());
-            return with_userinfo(base, &text);
+            format!("{scheme}://{}{folder}/{location}", base.host_header())
         }
     };
     Url::parse(&text).ok()
 }
 
-/// A place on the same server keeps the credentials for it.
-fn with_userinfo(base: &Url, text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
-    Some(url.with_authorization_of(base))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::handshake::{ClientHandshake, HandshakeError, HandshakeLimits};
 
     fn resolved(base: &str, location: &str) -> Option<String> {
         let base = Url::parse(base).unwrap();
@@ -108,12 +107,68 @@ mod tests {
         }
     }
 
+    /// Where a server at `url` sends one with a 302.
+    fn sent(url: &str, location: &str) -> Option<Url> {
+        let url = Url::parse(url).unwrap();
+        let options = Arc::default();
+        let answer =
+            format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        let request = Target { url, options };
+        let limits = HandshakeLimits::default();
+        let (head, out) = (request.request_head(None), &mut Vec::new());
+        let mut handshake = ClientHandshake::new(&head, [0; 16], limits, out).unwrap();
+        match handshake.receive(answer.as_bytes()) {
+            Err(HandshakeError::Rejected(rejection)) => {
+                follow(&request, None, &rejection).map(|target| target.url)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// However the same server is written, it gets the credentials that are for it, unless it names
+    /// others; one that differs in host, port or scheme never does.
     #[test]
     fn credentials_stay_with_their_server() {
-        let base = Url::parse("ws://user:secret@a.example/").unwrap();
-        let here = resolve(&base, "/other").unwrap();
-        assert_eq!(here.basic_authorization(), base.basic_authorization());
-        let there = resolve(&base, "ws://b.example/").unwrap();
-        assert_eq!(there.basic_authorization(), None);
+        let alice = Url::parse("ws://alice:secret@h/").unwrap();
+        let alice = alice.basic_authorization();
+        let bob = Url::parse("ws://bob@h/").unwrap();
+        let bob = bob.basic_authorization();
+        let plain = "ws://alice:secret@a.example/feed";
+        let secure = "wss://alice:secret@a.example:8443/feed";
+        for (base, location, expected) in [
+            (plain, "/other", alice),
+            (plain, "other", alice),
+            (plain, "//a.example/other", alice),
+            (plain, "ws://a.example/other", alice),
+            (plain, "http://A.Example:80/other", alice),
+            (plain, "ws://@a.example/other", alice),
+            (secure, "/other", alice),
+            (secure, "//a.example:8443/other", alice),
+            (secure, "wss://a.example:8443/other", alice),
+            (secure, "https://a.example:8443/other", alice),
+            (plain, "ws://bob@a.example/other", bob),
+            (plain, "ws://bob@b.example/other", bob),
+            (plain, "ws://b.example/other", None),
+            (plain, "//b.example/other", None),
+            (plain, "ws://a.example.b.example/other", None),
+            (plain, "ws://a.example:81/other", None),
+            (plain, "//a.example:81/other", None),
+            (plain, "wss://a.example/other", None),
+            (plain, "https://a.example:80/other", None),
+            (secure, "https://a.example/other", None),
+            (secure, "//a.example/other", None),
+            (secure, "wss://b.example:8443/other", None),
+        ] {
+            let url = sent(base, location).expect(location);
+            assert_eq!(url.basic_authorization(), expected, "{base} {location}");
+        }
+        // From TLS to plain text nothing goes at all.
+        for location in [
+            "ws://a.example:8443/",
+            "http://a.example:8443/",
+            "ws://a.example/",
+        ] {
+            assert_eq!(sent(secure, location), None, "{location}");
+        }
     }
 }

@@ -12,11 +12,15 @@ use websockex::{ReconnectPolicy, Request};
 /// Answers with a redirect to `location`; the request came before.
 fn point_to(peer: &mut Peer, status: u16, location: &str) -> UpgradeRequest {
     let request = peer.read_request();
+    answer_with(peer, status, location);
+    request
+}
+
+fn answer_with(peer: &mut Peer, status: u16, location: &str) {
     let answer =
         format!("HTTP/1.1 {status} No\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
     // The client does not wait for more.
     let _ = peer.try_write(answer.as_bytes());
-    request
 }
 
 fn closing() -> Recorder {
@@ -86,6 +90,43 @@ fn other_refusals_are_refusals() {
         let log = rig.connect(server.request().follow_redirects(follow), closing());
         rig.run();
         assert_eq!(refused(&log.only_lost().why), status);
+    }
+}
+
+/// A server that names itself in full is still the one that the URL's userinfo is for.
+#[test]
+fn the_same_server_in_full_gets_the_userinfo() {
+    for &transport in Transport::ALL {
+        let plain = matches!(transport, Transport::Plain);
+        let own = if plain { "ws://" } else { "wss://" };
+        let of_http = if plain { "http://" } else { "https://" };
+        for before_host in [own, of_http, "//"] {
+            let server = Server::start(transport, move |number, mut peer| {
+                let first = number == 0;
+                let request = if first {
+                    peer.read_request()
+                } else {
+                    peer.accept()
+                };
+                let headers = request.headers();
+                // "alice:hunter2" in Base64.
+                let secret = headers.first("authorization");
+                assert_eq!(secret, Some("Basic YWxpY2U6aHVudGVyMg=="), "{before_host}");
+                if first {
+                    let host = headers.first("host").expect("a host");
+                    answer_with(&mut peer, 308, &format!("{before_host}{host}/other"));
+                } else {
+                    assert_eq!(request.target(), "/other");
+                    peer.answer_close(1000);
+                }
+            });
+            let url = server.url().replace("://", "://alice:hunter2@");
+            let request = trusting(Request::new(url).expect("a URL"));
+            let mut rig = Rig::new();
+            let log = rig.connect(request.follow_redirects(1), closing());
+            rig.run();
+            assert_eq!(log.only_lost().why, Why::local(1000), "{before_host}");
+        }
     }
 }
 
