@@ -55,6 +55,9 @@ fn same_origin(a: &Url, b: &Url) -> bool {
 /// relative to the scheme, the host or the path (RFC 3986 §5.2, without dot segments). It has the
 /// credentials that are in `location`.
 fn resolve(base: &Url, location: &str) -> Option<Url> {
+    // RFC 9110 §10.2.2: "Location = URI-reference", which may end in a fragment. In a WebSocket URL it
+    // means nothing and may not be (RFC 6455 §3), so it goes before anything else is made of the text.
+    let location = location.split('#').next().unwrap_or(location);
     let scheme = base.scheme().as_str();
     let text = match location.split_once("://") {
         Some((given, rest)) if !given.contains(['/', '?']) => {
@@ -70,10 +73,16 @@ fn resolve(base: &Url, location: &str) -> Option<Url> {
             format!("{scheme}://{}{location}", base.host_header())
         }
         _ => {
-            let path = base.path_and_query();
-            let path = path.split('?').next().unwrap_or("/");
-            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            format!("{scheme}://{}{folder}/{location}", base.host_header())
+            let whole = base.path_and_query();
+            let path = whole.split('?').next().unwrap_or(whole);
+            // RFC 3986 §5.2.2: "if (R.path == "") then T.path = Base.path; if defined(R.query) then
+            // T.query = R.query; else T.query = Base.query".
+            let kept = match location.chars().next() {
+                None => whole,
+                Some('?') => path,
+                Some(_) => path.trim_end_matches(|c| c != '/'),
+            };
+            format!("{scheme}://{}{kept}{location}", base.host_header())
         }
     };
     Url::parse(&text).ok()
@@ -99,6 +108,24 @@ mod tests {
             ("//b.example/ws", Some("wss://b.example/ws")),
             ("/v2?y=http://z", Some("wss://a.example:8443/v2?y=http://z")),
             ("v2", Some("wss://a.example:8443/feeds/v2")),
+            (
+                "v2?y=http://z",
+                Some("wss://a.example:8443/feeds/v2?y=http://z"),
+            ),
+            ("?y=/z/", Some("wss://a.example:8443/feeds/v1?y=/z/")),
+            (
+                "?y=http://z",
+                Some("wss://a.example:8443/feeds/v1?y=http://z"),
+            ),
+            ("?", Some("wss://a.example:8443/feeds/v1")),
+            ("", Some(base)),
+            ("#", Some(base)),
+            ("#top?y=1", Some(base)),
+            ("?y=1#top", Some("wss://a.example:8443/feeds/v1?y=1")),
+            ("/v2#top", Some("wss://a.example:8443/v2")),
+            ("//b.example#@c.example/", Some("wss://b.example/")),
+            ("https://b.example/ws#a#b://c", Some("wss://b.example/ws")),
+            ("#wss://b.example/", Some(base)),
             ("ftp://b.example/", None),
             ("http://", None),
         ];

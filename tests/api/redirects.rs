@@ -48,6 +48,9 @@ fn a_location_on_the_same_server_is_followed() {
             (303, "/", "/"),
             (307, "/a", "/a"),
             (308, "/b", "/b"),
+            (307, "?token=x", "/feed?token=x"),
+            (302, "", "/feed"),
+            (301, "/other#there", "/other"),
         ] {
             let server = Server::start(transport, move |number, mut peer| {
                 if number == 0 {
