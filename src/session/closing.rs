@@ -102,6 +102,8 @@ impl Life {
                     self.drop_paced(output);
                 }
                 self.set_ending(reason);
+                // Whatever the peer does until it is over, and what that is then told as.
+                self.unwanted = true;
                 self.stage = Stage::Closing;
                 self.deadline = Some(output.now.after(self.target.options.close_timeout));
                 Ok(())
