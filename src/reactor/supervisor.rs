@@ -125,6 +125,7 @@ pub(super) fn remove(
             connections[index] = Some(Box::new(next));
             return;
         }
+        discard(supervisor);
         legacy.casts.discard();
         escalates = true;
     }
