@@ -233,6 +233,13 @@ impl Life {
                 }
                 return;
             }
+            // Both sides have said all there is to say, and what TLS meets behind it changes nothing (pitfall
+            // 15).
+            Stage::Closed if matches!(error, Error::Tls(_)) => {
+                self.record(output, Kind::ClosedCleanly, Event::closed_cleanly);
+                self.stage = Stage::Over;
+                return;
+            }
             Stage::Open | Stage::Closing | Stage::Closed => {}
             // Only the handler can fail between two attempts. There is nothing to disconnect.
             Stage::BackOff | Stage::Queued => {
