@@ -371,6 +371,7 @@ impl Reactor {
         let (mut news, mut woken) = (0, false);
         // A full poll is not all there is. Before anybody is taken for silent, each socket had a chance
         // to be heard. One poll more than they fill: the waker, the alarm and sockets that race are in them too.
+        let mut is_full = true;
         for round in 0..=self.connections.len() / EVENTS + 1 {
             if round > 0 {
                 // Here and not behind the events, so that what was asked for is always seen to: no second
@@ -392,9 +393,14 @@ impl Reactor {
                 let readiness = Readiness::from(event);
                 woken |= handle_event(&mut self.connections, &mut self.shared, readiness);
             }
-            if events < EVENTS {
+            is_full = events == EVENTS;
+            if !is_full {
                 break;
             }
+        }
+        if is_full {
+            // Those that had news again may have kept others waiting that had it since.
+            self.shared.turn.polled = self.shared.turn.began;
         }
         if news > 0 {
             self.vigil.last_news = Some(self.shared.turn.now);

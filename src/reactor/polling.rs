@@ -137,19 +137,24 @@ impl Reactor {
         now = clock.now();
         let limit = limit.map(|limit| now.after(limit));
         let end = self.vigil.awake_until(due.into_iter().chain(limit).min());
+        let mut has_asked = false;
         while end.is_none_or(|end| now < end) {
             self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
             if !self.events.is_empty() {
                 return Ok(());
             }
+            has_asked = true;
             now = clock.now();
         }
-        match limit.map(|limit| limit.since(now)) {
-            // Nothing is asked again that was only just asked.
-            _ if is_due(now) => Ok(()),
-            Some(Duration::ZERO) => Ok(()),
-            rest => self.sleep(due, now, rest),
+        if !is_due(now) && limit.is_none_or(|limit| now < limit) {
+            return self.sleep(due, now, limit.map(|limit| limit.since(now)));
         }
+        // Nothing is asked again that was only just asked. But once it is: nobody is taken for silent who
+        // had no chance to be heard.
+        if has_asked {
+            return Ok(());
+        }
+        self.poll.poll(&mut self.events, Some(Duration::ZERO))
     }
 
     /// Sleeps until there is news, something is due, or `limit` has passed.
@@ -221,6 +226,24 @@ mod tests {
                 reactor.turn(limit).expect("a turn");
                 assert!(reactor.shared.turn.now >= due);
                 assert_eq!(reactor.next_due(), None, "nobody's deadline is done with");
+            }
+        }
+    }
+
+    /// It was made a while ago, and does not know yet that something has come due since.
+    #[test]
+    fn the_poll_is_asked_in_every_turn() {
+        let spin = Polling::SpinThenBlock(SOON);
+        for polling in [Polling::Block, Polling::Busy, spin] {
+            for limit in [None, Some(SOON)] {
+                let builder = Reactor::builder().polling(polling);
+                let mut reactor = builder.build().expect("a reactor");
+                let due = Time::from_nanoseconds(1);
+                reactor.shared.timers.arm(due, 0);
+                assert!(reactor.shared.turn.now < due);
+                reactor.remote().shutdown(SOON).expect("it is there");
+                reactor.turn(limit).expect("a turn");
+                assert!(reactor.shared.is_shutting_down(), "{polling:?}");
             }
         }
     }

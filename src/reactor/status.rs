@@ -321,7 +321,7 @@ impl Turn {
     pub(super) fn end_handling(&mut self, meter: &ConnectionMeter, id: u64, callback: Callback) {
         let now = self.clock.now();
         if std::mem::take(&mut self.handling) {
-            let took = now.nanoseconds() - self.lap.nanoseconds();
+            let took = now.nanoseconds().saturating_sub(self.lap.nanoseconds());
             let reactor = &self.central.meter;
             reactor.handled(meter, id, callback, now.nanoseconds(), took);
         }

@@ -85,7 +85,9 @@ pub(super) fn remove(
     let options = Arc::clone(&connection.core.session.life.target.options);
     let name = options.name.as_deref();
     let reason = connection.life().take_reason();
-    let failure = is_failure(&reason) && !connection.life().unwanted;
+    // What the peer did to one that this side had closed is none, but what its handler did is.
+    let failure =
+        is_failure(&reason) && (!connection.life().unwanted || reason.is_handler_failure());
     let supervisor = connection.supervisor.take();
     let supervisor = supervisor.filter(|_| !shared.is_shutting_down());
     let (verdict, supervisor) = match supervisor {
@@ -123,6 +125,7 @@ pub(super) fn remove(
             connections[index] = Some(Box::new(next));
             return;
         }
+        discard(supervisor);
         legacy.casts.discard();
         escalates = true;
     }

@@ -135,7 +135,7 @@ impl Life {
             return Hold::Never;
         };
         let ends = matches!(self.ending(), Some(DisconnectReason::Local { .. }));
-        if ends || matches!(self.stage, Stage::Open | Stage::Ended) {
+        if ends || self.unwanted || matches!(self.stage, Stage::Open | Stage::Ended) {
             return Hold::Never;
         }
         let held = self.aside.as_ref().map(|aside| &aside.held);

@@ -102,6 +102,8 @@ impl Life {
                     self.drop_paced(output);
                 }
                 self.set_ending(reason);
+                // Whatever the peer does until it is over, and what that is then told as.
+                self.unwanted = true;
                 self.stage = Stage::Closing;
                 self.deadline = Some(output.now.after(self.target.options.close_timeout));
                 Ok(())
@@ -229,6 +231,13 @@ impl Life {
                 if reason.is_handler_failure() && !failed {
                     self.set_ending(reason);
                 }
+                return;
+            }
+            // Both sides have said all there is to say, and what TLS meets behind it changes nothing (pitfall
+            // 15).
+            Stage::Closed if matches!(error, Error::Tls(_)) => {
+                self.record(output, Kind::ClosedCleanly, Event::closed_cleanly);
+                self.stage = Stage::Over;
                 return;
             }
             Stage::Open | Stage::Closing | Stage::Closed => {}

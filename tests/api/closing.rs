@@ -85,6 +85,30 @@ fn closed_from_this_side_while_it_is_ending() {
     }
 }
 
+/// And neither does what this side has closed in good order, if the peer breaks the protocol then.
+#[test]
+fn closed_from_this_side_and_then_the_peer_misbehaves() {
+    for &transport in Transport::ALL {
+        // An opcode, a Close frame and a text that may not be.
+        for bad in [frame(0x83, b""), frame(0x88, b"x"), frame(0x81, b"\xff")] {
+            let mut duet = Duet::open_with(transport, Recorder::new(), |request| {
+                request.reconnect(ReconnectPolicy::fixed(LONG))
+            });
+            let (remote, id) = (duet.rig.reactor.remote(), duet.log.id());
+            remote
+                .close(id, CloseCode::NORMAL, "")
+                .expect("it is there");
+            duet.rig.turn();
+            duet.peer.expect_close(1000);
+            duet.deliver(&bad);
+            duet.rig.run();
+            let lost = duet.log.only_lost();
+            assert!(lost.why.fault().is_some(), "{:?}", lost.why);
+            assert_eq!(lost.policy, None);
+        }
+    }
+}
+
 #[test]
 fn closed_by_the_peer() {
     let long = "r".repeat(123);

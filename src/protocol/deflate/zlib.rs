@@ -128,7 +128,7 @@ impl Inflater {
         limit: u64,
         flush: InflateFlush,
     ) -> Result<Step, ProtocolError> {
-        let left = (limit + 1).saturating_sub(message.len() as u64);
+        let left = limit.saturating_add(1).saturating_sub(message.len() as u64);
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let room = message.room(left.min(LEAST_ROOM.max(input.len() * 2)));
         let length = room.len().min(left);

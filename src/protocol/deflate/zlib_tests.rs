@@ -55,6 +55,17 @@ fn messages() -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn what_no_limit_allows_comes_to_an_end() {
+    let mut sender = Sender::new(15);
+    let mut inflater = Inflater::with_context(15);
+    for message in messages() {
+        let payload = sender.send(&message);
+        let received = receive(&mut inflater, &payload, 100, u64::MAX);
+        assert_eq!(received, Ok(message));
+    }
+}
+
+#[test]
 fn round_trips_with_and_without_context_in_any_pieces() {
     for bits in [9, 12, 15] {
         for chunk in [1, 2, 7, 100_000] {

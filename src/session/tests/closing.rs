@@ -1,7 +1,7 @@
 //! How long a close may take, with output in front of the Close frame.
 
 use super::{Rig, SECOND};
-use crate::error::DisconnectReason;
+use crate::error::{DisconnectReason, Error};
 use crate::protocol::close::CloseCode;
 use crate::protocol::frame::OpCode;
 use crate::session::outbound::Compression;
@@ -86,6 +86,20 @@ fn the_echo_of_a_close_waits_for_the_queue_as_well() {
     rig.pass(SECOND / 2);
     handed(&mut rig, 0, 100);
     assert_eq!(patience(&rig), 1.0);
+}
+
+/// Pitfall 15: the end was a clean one, whatever follows it.
+#[test]
+fn what_tls_meets_behind_both_close_frames_changes_nothing() {
+    let mut rig = Rig::new(|_| {});
+    rig.open();
+    rig.with(|life, output| life.handle_close(output, None));
+    rig.with(|life, output| life.fail(output, Error::Tls("a truncated record".into())));
+    assert_eq!(rig.life.stage, Stage::Over);
+    assert!(rig.life.clean);
+    let reason = rig.life.take_reason();
+    assert!(matches!(reason, DisconnectReason::Remote { .. }));
+    assert_eq!(rig.traced(Kind::ClosedCleanly), 1);
 }
 
 fn send(rig: &mut Rig, text: &str) {
