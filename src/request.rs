@@ -178,8 +178,9 @@ impl Request {
     /// (but clients are not required to follow them)".
     ///
     /// A redirect from `wss` to `ws` is never followed. To another host, port or scheme, the headers
-    /// `Authorization`, `Cookie` and `Host` of this request and the userinfo of its URL do not go
-    /// along. Reconnects start again from the request's own URL.
+    /// `Authorization`, `Proxy-Authorization`, `Cookie` and `Host` of this request and the userinfo of
+    /// its URL do not go along. Reconnects start again from the request's own URL. The request's TLS
+    /// configuration does go along, a client's certificate with it.
     #[must_use]
     pub fn follow_redirects(mut self, count: u8) -> Self {
         self.options().max_redirects = count;
