@@ -516,13 +516,13 @@ impl Connection {
             Reconnect::Never => None,
             Reconnect::ByPolicy => policy,
             Reconnect::After(delay) => Some(delay),
+            Reconnect::To(request) if !shared.central.paces(&request) => {
+                let cause = super::status::cause(&reason);
+                shared.turn.tally.disconnected(cause, false);
+                life.plan_end(DisconnectReason::Failed(super::FOREIGN_PACER));
+                return;
+            }
             Reconnect::To(request) => {
-                if let Err(error) = super::check_request(&shared.central, &request) {
-                    let cause = super::status::cause(&reason);
-                    shared.turn.tally.disconnected(cause, false);
-                    life.plan_end(DisconnectReason::Failed(error));
-                    return;
-                }
                 self.core.meter.set_url(request.target.url.clone());
                 let (mut output, _) = shared.turn.split(None);
                 life.change_target(&mut output, request.target);
