@@ -15,7 +15,7 @@ use websockex_peers::{Result, process};
 const USAGE: &str = "\
 cargo run --release --manifest-path benches/peers/Cargo.toml -- WHAT... [OPTIONS]
 
-WHAT: all (about half an hour), a row (R1, R4, L1, ...; each under a minute), growth (some minutes),
+WHAT: all (about a quarter of an hour), a row (R1, R4, L1, ...; each under a minute), growth (some minutes),
 idle-cost (under a minute; floor and websockex only)
   --rounds N       runs of each client; 3 by default for all, otherwise 2
   --only A,B       these clients: floor, bare_client, websockex, or a NAME of src/bin/peer_NAME.rs
